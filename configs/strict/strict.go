@@ -1,0 +1,89 @@
+package strict
+
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/BurntSushi/toml"
+)
+
+// Error is one thing that is wrong in a file.
+type Error struct {
+	File    string // as the caller named it
+	Line    int    // from 1; 0 if the key does not stand in the file
+	Key     string // "policy[1].destination"; "" for a text that is no TOML
+	Problem string // one clause, lower case
+}
+
+// Error is "file:line: key: problem".
+func (e *Error) Error() string {
+	where := e.File
+	if e.Line > 0 {
+		where = fmt.Sprintf("%s:%d", e.File, e.Line)
+	}
+	if e.Key == "" {
+		return where + ": " + e.Problem
+	}
+	return where + ": " + e.Key + ": " + e.Problem
+}
+
+// Decode reads a TOML file into a pointer to a struct with toml tags. Every
+// key must be a field, every value must fit it. The error joins one *Error for
+// each fault, in the order of the text; the struct is untouched then.
+func Decode(file string, into any) error {
+	_, err := Load(file, into)
+	return err
+}
+
+// Load is Decode, and tells where the keys stand.
+func Load(file string, into any) (*Positions, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return Parse(file, data, into)
+}
+
+// Parse is Load for a text that is in memory; name is what errors call it.
+func Parse(name string, data []byte, into any) (*Positions, error) {
+	var tree map[string]any
+	if _, err := toml.Decode(string(data), &tree); err != nil {
+		return nil, syntaxError(name, err)
+	}
+	pos := &Positions{file: name, lines: scan(string(data))}
+	if err := pos.check(tree, into); err != nil {
+		return nil, err
+	}
+	if _, err := toml.Decode(string(data), into); err != nil {
+		return nil, syntaxError(name, err)
+	}
+	return pos, nil
+}
+
+// syntaxError gives the library's error our form.
+func syntaxError(name string, err error) error {
+	if p, ok := errors.AsType[toml.ParseError](err); ok {
+		problem := p.Message
+		if problem == "" { // a value that its own type refused
+			problem = p.Error()
+		}
+		return &Error{File: name, Line: p.Position.Line, Problem: problem}
+	}
+	return &Error{File: name, Problem: err.Error()}
+}
+
+// Positions knows the line of each key of a file that was read.
+type Positions struct {
+	file  string
+	lines map[string]int
+}
+
+// Line is where a key stands ("policy[1].destination"), 0 if it does not. The
+// line of "policy[1]" is that of its header.
+func (p *Positions) Line(key string) int { return p.lines[key] }
+
+// Errorf makes the error of a program's own check of a key.
+func (p *Positions) Errorf(key, format string, args ...any) error {
+	return &Error{File: p.file, Line: p.lines[key], Key: key, Problem: fmt.Sprintf(format, args...)}
+}
