@@ -52,7 +52,9 @@ type Server struct{}
 
 // New opens ratchet and store, forgets what is over, and loads what is live.
 // ctx bounds that loading.
-func New(ctx context.Context, c Config) (*Server, error) { return nil, errors.New("key: not written yet") }
+func New(ctx context.Context, c Config) (*Server, error) {
+	return nil, errors.New("key: not written yet")
+}
 
 // Run follows the store and keeps the keys until ctx ends.
 func (s *Server) Run(ctx context.Context) error { return nil }
@@ -73,9 +75,3 @@ func (s *Server) TLSConfig() *tls.Config { return nil }
 
 // Close releases and wipes what New took. Call it after Run and Serve have returned.
 func (s *Server) Close() error { return nil }
-
-// CreateMasterKey writes a new master key. An existing file is left alone (fs.ErrExist).
-func CreateMasterKey(path string) error { return nil }
-
-// CreateRatchet writes a new ratchet that begins now. An existing file is left alone (fs.ErrExist).
-func CreateRatchet(path, masterKeyFile string, now time.Time) error { return nil }
