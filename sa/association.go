@@ -52,7 +52,7 @@ func NewSA(p Params) (*SA, error) {
 		s.material = newMaterial(p.Material)
 	}
 	s.send.init(&p)
-	s.receive.init(&p)
+	s.receive.init()
 	p.Material, p.Reservation = nil, nil
 	p.Destinations = unmapped(p.Destinations)
 	s.params = p

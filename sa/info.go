@@ -5,6 +5,7 @@ import (
 	"io"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"usher/sa/esp"
@@ -45,6 +46,7 @@ type SAInfo struct {
 	ReplayJump     uint64 `json:"replay_jump"`
 	TooManySenders uint64 `json:"too_many_senders"`
 	Malformed      uint64 `json:"malformed"` // truncated, or authentic with wrong padding or next header
+	Expired        uint64 `json:"expired"`   // came when the association did not accept
 
 	Material *Material `json:"material,omitempty"` // nil unless it was kept; prints REDACTED
 }
@@ -55,7 +57,27 @@ func (i SAInfo) String() string {
 }
 
 // Info returns the association as a listing shows it.
-func (s *SA) Info() SAInfo { return SAInfo{} }
+func (s *SA) Info() SAInfo {
+	p, c, r := &s.params, &s.send, &s.receive
+	send, accept := s.sendSpan.Load(), s.acceptSpan.Load()
+	info := SAInfo{
+		Association: p.Association, SPI: p.SPI, Destinations: slices.Clone(p.Destinations), Source: p.Source,
+		Direction: p.Direction, Transform: p.Transform, SenderID: p.SenderID, Replay: p.Replay, Interval: p.Interval,
+		Initiation: p.Initiation, SendFrom: send.from, SendUntil: send.until,
+		AcceptFrom: accept.from, AcceptUntil: accept.until,
+		PacketsOut: c.packets.Load(), BytesOut: c.bytes.Load(), QuotaBytes: c.quota,
+		PacketsIn: r.packets.Load(), BytesIn: r.bytes.Load(), Senders: r.senders.Load(),
+		BadICV: r.badICV.Load(), ReplaySeen: r.seen.Load(), ReplayOld: r.old.Load(), ReplayJump: r.jump.Load(),
+		TooManySenders: r.tooMany.Load(), Malformed: r.malformed.Load(), Expired: r.expired.Load(),
+		Material: s.material,
+	}
+	info.Sequence, info.Counter = c.last()
+	info.Soft = p.Direction != Inbound && c.nearLimit()
+	if err := s.Exhausted(); err != nil {
+		info.Exhausted = err.Error()
+	}
+	return info
+}
 
 // Material is a kept copy of an association's key ‖ salt, for `usher sa --show-keys`. It prints as
 // REDACTED in every form; only [Material.Reveal] gives the bytes.

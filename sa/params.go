@@ -2,6 +2,8 @@ package sa
 
 import (
 	"fmt"
+	"io"
+	"log/slog"
 	"math"
 	"net/netip"
 	"time"
@@ -50,14 +52,15 @@ type Reservation interface {
 	Extend()
 }
 
-// Params describes an association. Instants are boot ns; 0 means unbounded.
+// Params describes an association. Instants are boot ns, negative ones before the host's start; 0 means
+// unbounded. It prints without its key.
 type Params struct {
 	Association  string       // the policies of this association it serves: event id in hex, or a configured name
 	SPI          uint32       // at least 256 (RFC 4303 §2.1)
 	Destinations []netip.Addr // outer destinations it is found by, with the SPI; at least one
 	Direction    Direction    // Outbound only sends, Inbound only receives
 	Transform    esp.Transform
-	Material     []byte     // key 32 ‖ salt 4; not kept, the caller wipes it
+	Material     []byte     `json:"-"` // key 32 ‖ salt 4; not kept, the caller wipes it
 	SenderID     uint16     // the upper 16 bits of the IVs that it sends
 	Replay       ReplayMode // of inbound packets
 	Interval     uint32     // number of the interval; of several that may send, the highest does
@@ -77,6 +80,17 @@ type Params struct {
 	Reservation  Reservation   // nil: numbers need no reservation, since key or sender id are new
 	KeepMaterial bool          // only where the configuration allows `usher sa --show-keys`
 }
+
+// String is one line without the key.
+func (p Params) String() string {
+	return fmt.Sprintf("sa %s spi %08x interval %d %s %s", p.Association, p.SPI, p.Interval, p.Direction, p.Transform)
+}
+
+// Format writes String for every verb.
+func (p Params) Format(f fmt.State, _ rune) { _, _ = io.WriteString(f, p.String()) }
+
+// LogValue returns String.
+func (p Params) LogValue() slog.Value { return slog.StringValue(p.String()) }
 
 // maxCounter is the last value of the 48-bit counter (RFC 6054, docs/design.md §3).
 const maxCounter = 1<<48 - 1
