@@ -3,8 +3,11 @@ package tunnel
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
+	"sync"
+	"sync/atomic"
 
 	"usher/sa"
 	"usher/tunnel/device"
@@ -24,40 +27,89 @@ type Hooks struct {
 	UnknownSPI func(spi uint32, source, destination netip.Addr)
 }
 
-// Config is what New needs. Only Log and Hooks may be left out.
+// Config is what New needs. Port, Log and Hooks may be left out.
 type Config struct {
 	Device   device.Device // the virtual interface
 	Underlay underlay.Conn // the real one
 	DB       *sa.DB        // policies and associations
 	BootNS   func() int64  // now, nanoseconds of CLOCK_BOOTTIME
-	Port     uint16        // UDP port to send to; 0 is 4500
-	Log      *slog.Logger
+	Port     uint16        // UDP port to send to; 0 is underlay.DefaultPort
+	Log      *slog.Logger  // nil: nothing is logged
 	Hooks    Hooks
 }
 
-// DefaultPort is the port of ESP in UDP (RFC 3948 §2.1).
-const DefaultPort = 4500
-
-// ErrConfig is returned by New for an incomplete Config.
-var ErrConfig = errors.New("tunnel: incomplete configuration")
+// What New and Run may fail with, beside errors of device and socket.
+var (
+	// ErrConfig: a Config that lacks something.
+	ErrConfig = errors.New("tunnel: incomplete configuration")
+	// ErrRan: Run was called a second time.
+	ErrRan = errors.New("tunnel: ran already")
+)
 
 // Tunnel is the packet path between a device and an underlay.
 type Tunnel struct {
 	config   Config
 	counters Counters
+	ran      atomic.Bool
+	stopping atomic.Bool // the loops look at it between two drains
 }
 
-// New makes a tunnel; Run makes it work.
+// New makes a tunnel; Run makes it work. It returns ErrConfig.
 func New(c Config) (*Tunnel, error) {
-	if c.Device == nil || c.Underlay == nil || c.DB == nil || c.BootNS == nil {
-		return nil, ErrConfig
+	switch {
+	case c.Device == nil:
+		return nil, fmt.Errorf("%w: no device", ErrConfig)
+	case c.Underlay == nil:
+		return nil, fmt.Errorf("%w: no underlay", ErrConfig)
+	case c.DB == nil:
+		return nil, fmt.Errorf("%w: no database of associations", ErrConfig)
+	case c.BootNS == nil:
+		return nil, fmt.Errorf("%w: no clock", ErrConfig)
+	}
+	if c.Port == 0 {
+		c.Port = underlay.DefaultPort
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
 	}
 	return &Tunnel{config: c}, nil
 }
 
-// Run moves packets until ctx ends or the device or the socket fails. It
-// closes neither. A tunnel runs once.
-func (t *Tunnel) Run(ctx context.Context) error { return errors.New("tunnel: not written yet") }
+// Run moves packets until ctx ends, which is no error, or until the device or
+// the socket fails (device.ErrClosed when somebody removed the interface). It
+// closes neither, but wakes both for good: they serve no second tunnel.
+func (t *Tunnel) Run(ctx context.Context) error {
+	if t.ran.Swap(true) {
+		return ErrRan
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	release := context.AfterFunc(ctx, t.stop)
+	defer release()
+
+	var loops sync.WaitGroup
+	for _, loop := range []func() error{newOutbound(t).run, newInbound(t).run} {
+		loops.Go(func() {
+			if err := loop(); err != nil {
+				cancel(err)
+			}
+			cancel(nil) // one loop alone is of no use
+		})
+	}
+	loops.Go(func() { t.report(ctx) })
+	loops.Wait()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
+		return cause
+	}
+	return nil
+}
+
+// stop ends both loops.
+func (t *Tunnel) stop() {
+	t.stopping.Store(true)
+	t.config.Device.Wake()
+	t.config.Underlay.Wake()
+}
 
 // Counters are the tunnel's counters, live.
 func (t *Tunnel) Counters() *Counters { return &t.counters }

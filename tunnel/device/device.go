@@ -28,12 +28,13 @@ type Device interface {
 	// Write hands packets to the host, in their order. Each begins at
 	// bufs[i][offset]; offset is at least HeaderLen, and the bytes in front
 	// of it are overwritten. Packets of one flow are merged into the first
-	// of them as far as the capacity of its buffer allows: it should have
-	// MaxPacket bytes, and bytes behind its length are overwritten.
+	// of them as far as the capacity of its buffer allows: it should be
+	// MergeCapacity and must not be more; bytes behind its length are
+	// overwritten, and elements of bufs changed.
 	//
-	// A write that the kernel refuses does not stop the others. refused
-	// counts the writes (each one packet or one merged super-packet) that
-	// were lost; err is the last reason, and nil if refused is 0.
+	// A write that the kernel refuses does not stop the others. refused is
+	// the number of packets that were lost, where packets were merged a
+	// lower bound of it; err is the last reason, and nil if refused is 0.
 	Write(bufs [][]byte, offset int) (refused int, err error)
 
 	// Close gives the interface back. A persistent one stays where it is,
@@ -48,6 +49,10 @@ const HeaderLen = 10
 // MaxPacket is the capacity that a buffer needs to hold any packet or
 // super-packet with the header and some headroom in front of it.
 const MaxPacket = 64 + 65535
+
+// MergeCapacity is the capacity of a buffer that Write may merge packets into.
+// With more, a merged packet could outgrow the length field of its header.
+const MergeCapacity = 65535
 
 // Segmentation kinds of Header.Kind (VIRTIO_NET_HDR_GSO_* of
 // linux/virtio_net.h).

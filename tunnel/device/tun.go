@@ -207,7 +207,7 @@ func (t *TUN) Wake() { _, _ = unix.Write(t.wake, []byte{1, 0, 0, 0, 0, 0, 0, 0})
 
 // Write implements Device by the library, which merges packets of a flow.
 func (t *TUN) Write(bufs [][]byte, offset int) (int, error) {
-	_, err := t.library.Write(bufs, offset)
+	written, err := t.library.Write(bufs, offset)
 	if err == nil {
 		return 0, nil
 	}
@@ -215,6 +215,9 @@ func (t *TUN) Write(bufs [][]byte, offset int) (int, error) {
 		return len(bufs), ErrClosed
 	}
 	refused, last := refusals(err)
+	if written == 0 {
+		refused = len(bufs)
+	}
 	return refused, last
 }
 
