@@ -73,7 +73,8 @@ type ratchet struct {
 	file  slotFile       // guarded by mu
 	epoch uint64         // guarded by mu
 	m     *derive.Secret // guarded by mu; M of epoch
-	mark  store.Mark     // guarded by mu
+	mark  store.Mark     // guarded by mu; newest change read or written
+	noted uint64         // guarded by mu; sequence number that the file has
 }
 
 // openRatchet takes the slot that opens and is newer, and overwrites the other.
@@ -131,14 +132,26 @@ func (r *ratchet) advance(to uint64) error {
 func (r *ratchet) note(mark store.Mark) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if mark.Seq <= r.mark.Seq {
+	if mark.Seq <= r.noted {
 		return nil
+	}
+	if mark.Seq < r.mark.Seq {
+		mark = r.mark
 	}
 	if err := r.write(r.epoch, r.m, mark); err != nil {
 		return err
 	}
 	r.mark = mark
 	return nil
+}
+
+// seen keeps the newest change that was read; the file has it with the next state.
+func (r *ratchet) seen(mark store.Mark) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if mark.Seq > r.mark.Seq {
+		r.mark = mark
+	}
 }
 
 func (r *ratchet) at() uint64 {
@@ -174,6 +187,7 @@ func (r *ratchet) write(epoch uint64, m *derive.Secret, mark store.Mark) error {
 			return fmt.Errorf("sync the ratchet file: %w", err)
 		}
 	}
+	r.noted = mark.Seq
 	return nil
 }
 

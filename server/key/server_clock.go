@@ -33,16 +33,18 @@ func (i instant) time() time.Time { return time.Unix(0, i.wallNS) }
 // it; a step makes it untrusted until wall clock and carried time agree again,
 // or until a restart, by which an operator confirms the new time.
 type serverClock struct {
-	host    clock.Clock
-	floorNS int64 // the ratchet's epoch: no time before it can be right
+	host clock.Clock
+	// No time before the ratchet's epoch can be right, and a day beyond it is
+	// more than the ratchet may advance unasked; 0: no limit.
+	floorNS, ceilingNS int64
 
 	offset atomic.Int64 // carried wall time less time since boot, ns
 	valid  atomic.Bool  // has it ever been trusted?
 	ticked time.Duration
 }
 
-func newServerClock(host clock.Clock, floorNS int64) *serverClock {
-	c := &serverClock{host: host, floorNS: floorNS}
+func newServerClock(host clock.Clock, floorNS, ceilingNS int64) *serverClock {
+	c := &serverClock{host: host, floorNS: floorNS, ceilingNS: ceilingNS}
 	c.rebase()
 	return c
 }
@@ -80,5 +82,5 @@ func (c *serverClock) rebase() {
 	c.ticked = c.host.Boot()
 	wall := c.host.Wall().UnixNano()
 	c.offset.Store(wall - int64(c.ticked))
-	c.valid.Store(wall >= c.floorNS)
+	c.valid.Store(wall >= c.floorNS && (c.ceilingNS == 0 || wall < c.ceilingNS))
 }

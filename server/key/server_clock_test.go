@@ -37,7 +37,7 @@ var testStart = time.Unix(1_800_000_000, 0)
 func TestServerClockStep(t *testing.T) {
 	for _, step := range []time.Duration{time.Hour, -time.Hour, 1001 * time.Millisecond, -1001 * time.Millisecond} {
 		h := newHandClock(testStart)
-		c := newServerClock(h.clock(), 0)
+		c := newServerClock(h.clock(), 0, 0)
 		h.pass(10 * time.Second)
 		h.step(step)
 		for range 20 {
@@ -60,7 +60,7 @@ func TestServerClockStep(t *testing.T) {
 func TestServerClockSlew(t *testing.T) {
 	for _, step := range []time.Duration{500 * time.Millisecond, -500 * time.Millisecond} {
 		h := newHandClock(testStart)
-		c := newServerClock(h.clock(), 0)
+		c := newServerClock(h.clock(), 0, 0)
 		h.step(step)
 		last := c.now().wallNS
 		for range 1100 * 5 {
@@ -85,9 +85,13 @@ func TestServerClockSlew(t *testing.T) {
 // believed, until its clock is right.
 func TestServerClockFloor(t *testing.T) {
 	h := newHandClock(time.Unix(1000, 0))
-	c := newServerClock(h.clock(), testStart.UnixNano())
+	c := newServerClock(h.clock(), testStart.UnixNano(), testStart.Add(24*time.Hour).UnixNano())
 	if c.now().trusted || c.tick().trusted {
 		t.Error("1970 is believed")
+	}
+	h.wall.Store(testStart.Add(25 * time.Hour).UnixNano())
+	if c.tick().trusted {
+		t.Error("a day too late is believed")
 	}
 	h.wall.Store(testStart.Add(time.Minute).UnixNano())
 	if c.now().trusted {
