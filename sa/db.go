@@ -126,9 +126,8 @@ func (d *DB) Install(s *SA) error {
 func (d *DB) Remove(association string, match func(SAInfo) bool) (removed []SAInfo) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.drop(func(s *SA) bool {
-		return s.params.Association == association && (match == nil || match(s.Info()))
-	})
+	c := d.current.Load().change()
+	return d.finish(c, d.drop(c, association, func(s *SA) bool { return match == nil || match(s.Info()) }))
 }
 
 // Expire takes out and wipes the associations that are over at this instant (boot ns), by one step, and
@@ -137,40 +136,51 @@ func (d *DB) Remove(association string, match func(SAInfo) bool) (removed []SAIn
 func (d *DB) Expire(bootNS int64) (removed []SAInfo) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.drop(func(s *SA) bool { return s.over(bootNS) })
+	c := d.current.Load().change()
+	var dropped []*SA
+	for association := range d.families {
+		dropped = append(dropped, d.drop(c, association, func(s *SA) bool { return s.over(bootNS) })...)
+	}
+	return d.finish(c, dropped)
 }
 
-// drop removes the associations for which gone returns true. d.mu is held.
-func (d *DB) drop(gone func(*SA) bool) (removed []SAInfo) {
-	c := d.current.Load().change()
-	var wiped []*SA
-	for name, f := range d.families {
-		kept := make([]*SA, 0, len(f.members))
-		for _, s := range f.members {
-			if !gone(s) {
-				kept = append(kept, s)
-				continue
-			}
-			wiped = append(wiped, s)
-			for _, destination := range s.params.Destinations {
-				c.put(newInboundKey(s.params.SPI, destination), nil)
-			}
-		}
-		if len(kept) == len(f.members) {
-			continue
-		}
-		f.members = kept
-		c.setSenders(name, f.senders())
-		if len(kept) == 0 {
-			delete(d.families, name)
+// drop takes the members of a family for which gone returns true out of the family and of what c will
+// publish. d.mu is held.
+func (d *DB) drop(c *change, association string, gone func(*SA) bool) (dropped []*SA) {
+	f := d.families[association]
+	if f == nil {
+		return nil
+	}
+	for _, s := range f.members {
+		if gone(s) {
+			dropped = append(dropped, s)
 		}
 	}
-	if len(wiped) == 0 {
+	if len(dropped) == 0 {
+		return nil
+	}
+	for _, s := range dropped {
+		for _, destination := range s.params.Destinations {
+			c.put(newInboundKey(s.params.SPI, destination), nil)
+		}
+	}
+	f.members = slices.DeleteFunc(f.members, func(s *SA) bool { return slices.Contains(dropped, s) })
+	c.setSenders(association, f.senders())
+	if len(f.members) == 0 {
+		delete(d.families, association)
+	}
+	return dropped
+}
+
+// finish publishes a change that drops associations, wipes them, and returns their last state, the
+// oldest first. d.mu is held.
+func (d *DB) finish(c *change, dropped []*SA) (removed []SAInfo) {
+	if len(dropped) == 0 {
 		return nil
 	}
 	d.publish(c.next)
-	slices.SortFunc(wiped, func(a, b *SA) int { return cmp.Compare(a.order, b.order) })
-	for _, s := range wiped {
+	slices.SortFunc(dropped, func(a, b *SA) int { return cmp.Compare(a.order, b.order) })
+	for _, s := range dropped {
 		removed = append(removed, s.Info())
 		s.wipe()
 	}

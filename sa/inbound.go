@@ -52,7 +52,7 @@ func (s *SA) Open(pkt []byte, bootNS int64) (inner []byte, nextHeader uint8, err
 		r.expired.Add(1)
 		return nil, 0, ErrExpired
 	}
-	if len(pkt) < esp.HeaderLen {
+	if len(pkt) < esp.MinLen {
 		r.malformed.Add(1)
 		return nil, 0, esp.ErrShort
 	}

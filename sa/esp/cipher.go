@@ -22,7 +22,7 @@ const (
 	trailerLen  = 2 // pad length, next header
 	wordLen     = 4 // RFC 4303 §2.4: the encrypted part is whole words
 	nonceLen    = SaltLen + 8
-	minLen      = HeaderLen + wordLen + ICVLen
+	MinLen      = HeaderLen + wordLen + ICVLen // of a whole packet
 )
 
 // Overhead is the most that ESP adds to an inner packet: header, 3 bytes of padding, trailer, ICV.
@@ -142,7 +142,7 @@ func (c *Cipher) Seal(buf []byte, n int, spi, seq uint32, iv uint64, nextHeader 
 // Errors: [ErrShort], [ErrBadICV], [ErrBadPadding], [ErrBadNextHeader], [ErrWiped]; with any of them
 // inner is nil and pkt's content is lost.
 func (c *Cipher) Open(pkt []byte) (inner []byte, nextHeader uint8, err error) {
-	if len(pkt) < minLen || len(pkt)%wordLen != 0 {
+	if len(pkt) < MinLen || len(pkt)%wordLen != 0 {
 		return nil, 0, ErrShort
 	}
 	k := c.keyed.Load()
