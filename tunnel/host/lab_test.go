@@ -72,14 +72,20 @@ func inside(t *testing.T, h *lab.Host, f func() error) {
 	}
 }
 
-// makeTUN makes the persistent, multi-queue TUN that the agent would make.
+// makeTUN makes the persistent, multi-queue TUN that the agent would make, and
+// leaves it as a dead agent does: nobody reads it.
 func makeTUN(t *testing.T, h *lab.Host) {
 	t.Helper()
 	inside(t, h, func() error {
-		return netlink.LinkAdd(&netlink.Tuntap{
+		tun := &netlink.Tuntap{
 			LinkAttrs: netlink.LinkAttrs{Name: tunName}, Mode: netlink.TUNTAP_MODE_TUN,
 			Flags: netlink.TUNTAP_MULTI_QUEUE_DEFAULTS | netlink.TUNTAP_NO_PI, Queues: 1,
-		})
+		}
+		err := netlink.LinkAdd(tun)
+		for _, queue := range tun.Fds {
+			err = errors.Join(err, queue.Close())
+		}
+		return err
 	})
 }
 
