@@ -8,6 +8,7 @@ import (
 
 	"usher/keyclient/derive"
 	"usher/keyclient/schedule"
+	"usher/server/group"
 	"usher/server/store"
 )
 
@@ -214,7 +215,7 @@ func (k *keeper) take(n *news) {
 		k.members, k.changed = k.members.with(n.members, n.goneMembers), true
 	}
 	if n.graph {
-		k.children = graph(n.edges)
+		k.graph = group.New(nil, n.edges)
 		clear(k.reach)
 	}
 	for _, e := range n.events {
@@ -260,11 +261,11 @@ func (k *keeper) regraph() {
 	}
 }
 
-func (k *keeper) reachOf(group uint32) groupSet {
-	set, known := k.reach[group]
+func (k *keeper) reachOf(number uint32) groupSet {
+	set, known := k.reach[number]
 	if !known {
-		set = reach(group, k.children)
-		k.reach[group] = set
+		set = reach(k.graph, number)
+		k.reach[number] = set
 	}
 	return set
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"usher/keyclient/derive"
+	"usher/server/group"
 	"usher/server/store"
 )
 
@@ -24,16 +25,16 @@ type keeper struct {
 	published
 	confirmed atomic.Int64 // time since boot at which the store was last asked, ns
 
-	mu       sync.Mutex
-	cursor   store.Cursor                 // guarded by mu, as all below
-	loaded   bool                         // the cursor means something
-	members  *members                     //
-	events   map[derive.EventID]*event    //
-	children map[uint32][]uint32          // arrows of the graph of groups
-	reach    map[uint32]groupSet          // by group, as far as asked for
-	due      map[derive.EventID]int64     // when to look at its time expression again, ms
-	refused  map[derive.EventID]complaint // what was logged about an event already
-	runs     map[derive.Tag]*run
+	mu      sync.Mutex
+	cursor  store.Cursor                 // guarded by mu, as all below
+	loaded  bool                         // the cursor means something
+	members *members                     //
+	events  map[derive.EventID]*event    //
+	graph   *group.Graph                 //
+	reach   map[uint32]groupSet          // by group, as far as asked for
+	due     map[derive.EventID]int64     // when to look at its time expression again, ms
+	refused map[derive.EventID]complaint // what was logged about an event already
+	runs    map[derive.Tag]*run
 
 	changed  bool            // the view is out of date
 	dropped  []*intervalKeys // since the last view
@@ -63,7 +64,7 @@ func newKeeper(s store.Store, r *ratchet, c *serverClock, log *slog.Logger) *kee
 func (k *keeper) reset() {
 	k.members = new(members)
 	k.events = map[derive.EventID]*event{}
-	k.children = map[uint32][]uint32{}
+	k.graph = group.New(nil, nil)
 	k.reach = map[uint32]groupSet{}
 	k.due = map[derive.EventID]int64{}
 	for _, r := range k.runs {

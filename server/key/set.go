@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"usher/keyclient/wire"
+	"usher/server/group"
 	"usher/server/store"
 )
 
@@ -17,6 +18,7 @@ import (
 // so that one change copies one page.
 type members struct {
 	pages []*memberPage
+	count int
 }
 
 const memberPageSize = 256
@@ -43,7 +45,7 @@ func (m *members) find(number uint32) *member {
 
 // with returns the members after some changed and some went.
 func (m *members) with(changed []store.Member, gone []uint32) *members {
-	edit := memberEdit{members: members{pages: slices.Clone(m.pages)}, own: map[uint32]bool{}}
+	edit := memberEdit{members: members{pages: slices.Clone(m.pages), count: m.count}, own: map[uint32]bool{}}
 	for _, c := range changed {
 		edit.set(c.Number, member{groups: slices.Clone(c.Groups), known: true, suspended: c.Suspended})
 	}
@@ -71,38 +73,36 @@ func (e *memberEdit) set(number uint32, to member) {
 		}
 		e.pages[page], e.own[page] = fresh, true
 	}
-	e.pages[page][number%memberPageSize] = to
+	place := &e.pages[page][number%memberPageSize]
+	if place.known {
+		e.count--
+	}
+	if to.known {
+		e.count++
+	}
+	*place = to
 }
 
 // groupSet is a set of group numbers, which are small and never reused.
 type groupSet []uint64
 
-func (g groupSet) has(group uint32) bool {
-	word := group / 64
-	return int64(word) < int64(len(g)) && g[word]&(1<<(group%64)) != 0
+func (g groupSet) has(number uint32) bool {
+	word := number / 64
+	return int64(word) < int64(len(g)) && g[word]&(1<<(number%64)) != 0
 }
 
-func (g *groupSet) add(group uint32) {
-	for int64(group/64) >= int64(len(*g)) {
+func (g *groupSet) add(number uint32) {
+	for int64(number/64) >= int64(len(*g)) {
 		*g = append(*g, 0)
 	}
-	(*g)[group/64] |= 1 << (group % 64)
+	(*g)[number/64] |= 1 << (number % 64)
 }
 
-// reach is the set of groups whose clients have the events of one group: itself
-// and all that the arrows lead to (Fig 3).
-func reach(group uint32, children map[uint32][]uint32) groupSet {
+// reach is the set of groups whose clients have the events of one group.
+func reach(graph *group.Graph, from uint32) groupSet {
 	var set groupSet
-	set.add(group)
-	for next := []uint32{group}; len(next) > 0; {
-		at := next[len(next)-1]
-		next = next[:len(next)-1]
-		for _, child := range children[at] {
-			if !set.has(child) {
-				set.add(child)
-				next = append(next, child)
-			}
-		}
+	for _, g := range graph.WithDescendants(from) {
+		set.add(g)
 	}
 	return set
 }
@@ -150,15 +150,6 @@ func sendersOf(associations []store.Association) map[uint32]struct{} {
 		}
 	}
 	return senders
-}
-
-// graph turns the arrows into the form that reach walks.
-func graph(edges []store.Edge) map[uint32][]uint32 {
-	children := map[uint32][]uint32{}
-	for _, e := range edges {
-		children[e.Parent] = append(children[e.Parent], e.Child)
-	}
-	return children
 }
 
 // accessEqual spares a new view where a change of the graph changed nothing here.
