@@ -85,7 +85,7 @@ func forbidden(from, imported string) string {
 			continue
 		}
 		for _, allowed := range rule.Allowed {
-			if within(imported, allowed) && !(within(imported, "cmd") && !within(from, "cmd")) {
+			if within(imported, allowed) {
 				return ""
 			}
 		}

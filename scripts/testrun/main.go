@@ -153,11 +153,11 @@ func (r *results) take(e event, out io.Writer) {
 }
 
 func (r *results) endPackage(e event, out io.Writer) {
-	switch {
-	case e.Action == "fail":
+	switch e.Action {
+	case "fail":
 		fmt.Fprintf(out, "FAIL  %-40s %6.1f s\n", e.Package, e.Elapsed)
 		r.failing = append(r.failing, e.Package+".")
-	case e.Action == "pass":
+	case "pass":
 		fmt.Fprintf(out, "ok    %-40s %6.1f s\n", e.Package, e.Elapsed)
 		delete(r.output, e.Package+".")
 	}

@@ -80,6 +80,7 @@ func (e *ear) hear(conn net.PacketConn) {
 	}
 }
 
+// close ends the sockets, and with them hear.
 func (e *ear) close() {
 	for _, conn := range e.conns {
 		conn.Close()

@@ -27,6 +27,11 @@ func (s *show) perform(ctx context.Context) error {
 	if err := s.prepareOutsiderAndEars(); err != nil {
 		return err
 	}
+	defer func() {
+		for _, ear := range s.record.ears {
+			ear.close()
+		}
+	}()
 	do("sender", s.send)
 	do("alice", func(ctx context.Context) error { return s.watch(ctx, "alice", playersStart) })
 	do("bob", func(ctx context.Context) error { return s.watch(ctx, "bob", playersStart) })
