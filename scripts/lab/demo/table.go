@@ -17,7 +17,9 @@ func printTable(out io.Writer, f *Figures) {
 			name, r.FramesSent, r.FramesDecoded, r.PacketsReceived, r.PacketsLost, r.KeyChanges, r.FirstPacketS, r.LastPacketS)
 	}
 	fmt.Fprintf(table, "mallory\t\t0\t%d\t\t\t\t\n", f.Mallory.CiphertextReceived)
-	table.Flush()
+	if err := table.Flush(); err != nil {
+		fmt.Fprintln(out, err)
+	}
 	fmt.Fprintln(out)
 	for _, claim := range f.Claims {
 		mark := "ok    "
