@@ -44,6 +44,9 @@ type TicketClaims struct {
 // SignTicket signs claims by key, whose leaf certificate (DER) the CA issued.
 // Ed25519 has no randomness: equal claims give equal bytes on every replica.
 func SignTicket(key ed25519.PrivateKey, leafDER []byte, caDER []byte, claims TicketClaims) (string, error) {
+	if claims.Entries == nil {
+		claims.Entries = []string{} // a group without events; null is refused
+	}
 	payload, err := encodeJSON(claims)
 	if err != nil {
 		return "", err

@@ -65,3 +65,15 @@ type TicketsAnswer struct {
 	Sends        []derive.EventID `json:"sends"` // events that this client is registered to send
 	ServerTimeUS uint64           `json:"server_time_us"`
 }
+
+// MarshalJSON writes empty lists as [], since null is refused.
+func (a TicketsAnswer) MarshalJSON() ([]byte, error) {
+	type plain TicketsAnswer // without this method
+	if a.Tickets == nil {
+		a.Tickets = []Ticket{}
+	}
+	if a.Sends == nil {
+		a.Sends = []derive.EventID{}
+	}
+	return encodeJSON(plain(a))
+}
