@@ -141,20 +141,21 @@ func (x *expression) parseExcept(texts []string) error {
 // checkStart refuses a DTSTART that its own rule does not name: RFC 5545
 // §3.8.5.3 leaves open what such a rule means, and programs differ.
 func (x *expression) checkStart() error {
-	expander, err := x.rule.expander(x.wall)
+	if until := x.rule.until; !until.IsZero() && until.Before(instantOf(x.wall, x.zone)) {
+		return wrong("rrule", "UNTIL is before dtstart")
+	}
+	// Looked for no further than the first period: a rule that names no time
+	// at all would be walked to the year 9999. (The library looks at UNTIL
+	// only when it has found something.)
+	alone := *x.rule
+	alone.option.Until = x.wall
+	alone.option.Interval = beyondAllYears(alone.option.Freq)
+	expander, err := alone.expander(x.wall)
 	if err != nil {
 		return err
 	}
-	first, ok := expander.Iterator()()
-	if !ok {
-		return wrong("rrule", "it names no time from dtstart to the year 2200")
-	}
-	if !first.Equal(x.wall) {
-		return wrong("dtstart", "%s is not itself named by the rrule; the first time that is, is %s",
-			x.wall.Format(localLayout), first.Format(localLayout))
-	}
-	if !x.rule.until.IsZero() && x.rule.until.Before(instantOf(x.wall, x.zone)) {
-		return wrong("rrule", "UNTIL is before dtstart")
+	if _, named := expander.Iterator()(); !named {
+		return wrong("dtstart", "%s is not one of the times that the rrule names: begin with one that is", x.wall.Format(localLayout))
 	}
 	return nil
 }

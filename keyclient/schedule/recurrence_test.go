@@ -261,9 +261,10 @@ func TestTimeExpressionValidate(t *testing.T) {
 		{"rrule", rule("FREQ=MONTHLY;BYYEARDAY=16"), nil},
 		{"rrule", rule("FREQ=MONTHLY;BYWEEKNO=3"), nil},
 		{"rrule", rule("FREQ=MONTHLY;BYSETPOS=1"), nil},
-		{"rrule", rule("FREQ=MONTHLY;BYMONTH=2;BYMONTHDAY=30"), nil}, // never
-		{"dtstart", rule("FREQ=WEEKLY;BYDAY=MO"), nil},               // it is a Friday
-		{"dtstart", rule("FREQ=HOURLY;INTERVAL=24;BYHOUR=5"), nil},   // the library would not come back
+		{"rrule", rule("FREQ=HOURLY;BYMONTH=1;BYSETPOS=2"), nil},
+		{"dtstart", rule("FREQ=MONTHLY;BYMONTH=2;BYMONTHDAY=30"), nil}, // never
+		{"dtstart", rule("FREQ=WEEKLY;BYDAY=MO"), nil},                 // it is a Friday
+		{"dtstart", rule("FREQ=HOURLY;INTERVAL=24;BYHOUR=5"), nil},     // the library would not come back
 	}
 	for _, test := range tests {
 		e := good

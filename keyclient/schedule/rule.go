@@ -243,6 +243,8 @@ func (r *rule) checkCombination(p parts) error {
 		return wrong("rrule", "BYYEARDAY does not go with FREQ=%s", frequency)
 	case has("BYMONTHDAY") && frequency == "WEEKLY":
 		return wrong("rrule", "BYMONTHDAY does not go with FREQ=WEEKLY")
+	case has("BYSETPOS") && frequency == "HOURLY":
+		return wrong("rrule", "BYSETPOS does not go with FREQ=HOURLY: an hour has one time to choose from")
 	case has("BYSETPOS") && !slices.ContainsFunc([]string{
 		"BYDAY", "BYMONTH", "BYMONTHDAY", "BYYEARDAY", "BYWEEKNO", "BYHOUR", "BYMINUTE", "BYSECOND",
 	}, has):
@@ -321,6 +323,24 @@ func (r *rule) skipTo(start, need time.Time) time.Time {
 // wholeSteps is the greatest multiple of step that is a step before `periods`,
 // at least 0.
 func wholeSteps(periods, step int) int { return max(periods/step-1, 0) * step }
+
+// beyondAllYears is an INTERVAL that leads from any start behind the year
+// 9999, where the library ends; whole days, so that the hour stays.
+func beyondAllYears(f rrule.Frequency) int {
+	const years = 10_000
+	switch f {
+	case rrule.YEARLY:
+		return years
+	case rrule.MONTHLY:
+		return years * 12
+	case rrule.WEEKLY:
+		return years * 53
+	case rrule.DAILY:
+		return years * 366
+	default:
+		return years * 366 * 24
+	}
+}
 
 func weekdayOf(name string) (rrule.Weekday, bool) {
 	switch name {
