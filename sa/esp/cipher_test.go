@@ -81,6 +81,17 @@ func TestTransforms(t *testing.T) {
 			t.Errorf("%q does not say what is wrong", err)
 		}
 	}
+	var parsed esp.Transform
+	text, err := esp.ChaCha20Poly1305.MarshalText()
+	if err := errors.Join(err, parsed.UnmarshalText(text)); err != nil || parsed != esp.ChaCha20Poly1305 {
+		t.Errorf("as text: %q, %d, %v", text, parsed, err)
+	}
+	if err := parsed.UnmarshalText([]byte("null")); !errors.Is(err, esp.ErrNotInThisVersion) || parsed != esp.ChaCha20Poly1305 {
+		t.Errorf("refused text: %d, %v", parsed, err)
+	}
+	if got := esp.Transform(99).String(); got != "transform-99" {
+		t.Errorf("unknown transform is %q", got)
+	}
 	if _, err := esp.ParseTransform("AES-256-GCM"); !errors.Is(err, esp.ErrUnknownTransform) {
 		t.Errorf("another spelling: %v", err)
 	}

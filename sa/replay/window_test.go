@@ -117,6 +117,28 @@ func TestAgainstOracle(t *testing.T) {
 	})
 }
 
+func TestVerdictNames(t *testing.T) {
+	for verdict, want := range map[replay.Verdict]string{replay.OK: "ok", replay.Seen: "replay_seen", replay.TooOld: "replay_old"} {
+		if got := verdict.String(); got != want {
+			t.Errorf("%d is %q, want %q", verdict, got, want)
+		}
+	}
+}
+
+// TestCommitOfOldCounter: what is behind the window must not set the bit of another counter.
+func TestCommitOfOldCounter(t *testing.T) {
+	var w replay.Window
+	w.Commit(20_000)
+	for _, old := range []uint64{0, 1, 20_000 - replay.Width} {
+		w.Commit(old)
+	}
+	for counter := uint64(20_000 - replay.Width + 1); counter < 20_000; counter++ {
+		if got := w.Check(counter); got != replay.OK {
+			t.Fatalf("counter %d: %s", counter, got)
+		}
+	}
+}
+
 func TestNoAllocation(t *testing.T) {
 	var w replay.Window
 	counter := uint64(0)
