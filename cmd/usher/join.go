@@ -74,7 +74,7 @@ func (a *app) join(ctx context.Context, q *control.JoinRequest) error {
 		e := last[id]
 		result.Events = append(result.Events, e)
 		s := control.JoinState(e.State)
-		failed = failed || s == control.JoinRefused || s == control.JoinEnded
+		failed = failed || s == control.JoinRefused || s == control.JoinWithheld || s == control.JoinEnded
 	}
 	if err := a.print(result, func() {
 		for _, e := range result.Events {

@@ -162,16 +162,17 @@ type JoinState string
 
 // The states of a joined event.
 const (
-	JoinWaiting   JoinState = "waiting" // for its occurrence, a key's instant, or the server
-	JoinKeyed     JoinState = "keyed"   // a key is there
-	JoinRefused   JoinState = "refused" // the server said no: Detail says why
-	JoinEnded     JoinState = "ended"   // no further occurrence
+	JoinWaiting   JoinState = "waiting"  // for its occurrence, a key's instant, or the server
+	JoinKeyed     JoinState = "keyed"    // a key is there
+	JoinRefused   JoinState = "refused"  // the server said no: Detail says why
+	JoinWithheld  JoinState = "withheld" // the server gives no further key: suspended, or no longer a member
+	JoinEnded     JoinState = "ended"    // no further occurrence
 	JoinNotJoined JoinState = "not_joined"
 )
 
 // Settled says that nothing more will come of waiting.
 func (s JoinState) Settled() bool {
-	return s == JoinKeyed || s == JoinRefused || s == JoinEnded || s == JoinNotJoined
+	return s == JoinKeyed || s == JoinRefused || s == JoinWithheld || s == JoinEnded || s == JoinNotJoined
 }
 
 // JoinRequest is the body of POST /v1/join. The answer is a stream of
@@ -281,7 +282,9 @@ type Policy struct {
 	Direction        string `json:"direction"`
 	Action           string `json:"action"`
 	Association      string `json:"association,omitempty"`
-	Packets          uint64 `json:"packets"`
+	// Associations counts the installed associations that serve it: none means
+	// that its packets are dropped for want of a key.
+	Associations int `json:"associations"`
 }
 
 // Done is the answer of commands that have little to tell.

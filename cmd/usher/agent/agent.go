@@ -1,0 +1,198 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"usher/cmd/usher/agent/config"
+	"usher/cmd/usher/agent/reserve"
+	"usher/cmd/usher/control"
+	"usher/keyclient"
+	"usher/keyclient/clock"
+	"usher/sa"
+	"usher/tunnel/host"
+)
+
+// Options are what an agent is started with.
+type Options struct {
+	Config string // path of the TOML; it may be missing
+	Socket string
+	Log    *slog.Logger
+	Clock  clock.Clock
+	// Machine is what the agent runs on; nil: this host.
+	Machine Machine
+	// Ready is called once, when all that can stand stands. nil: nobody waits.
+	Ready func()
+	// Reload gets a value when the configuration is to be read again.
+	Reload <-chan os.Signal
+}
+
+// Agent is one running agent. Its exported methods are those of
+// control.Backend; all of them may be called by any goroutine.
+type Agent struct {
+	opts    Options
+	log     *slog.Logger
+	clock   clock.Clock
+	machine Machine
+	db      *sa.DB
+	keys    *keyclient.Client
+	numbers *reserve.Store // of sending [[sa]]
+	started time.Time
+
+	requests chan request  // for the loop
+	kicked   chan struct{} // something changed: the loop looks again
+
+	mu       sync.Mutex
+	config   *config.Config        // guarded by mu
+	loaded   time.Time             // guarded by mu; when config was read
+	failed   *control.ConfigStatus // guarded by mu; the last reload, if it was refused
+	down     bool                  // guarded by mu; usher down was typed
+	path     *path                 // guarded by mu; nil while there is none
+	choices  []host.Choice         // guarded by mu
+	rejoin   []int                 // guarded by mu; interfaces on which reports are to be forced
+	moved    bool                  // guarded by mu; links, addresses or routes changed
+	problems []control.Problem     // guarded by mu; of the last look
+	state    control.State         // guarded by mu
+	past     map[string]uint64     // guarded by mu; drops of paths that ended
+	traffic  control.Traffic       // guarded by mu; traffic of paths that ended
+	manual   manual                // the loop's
+	applied  *host.Plan            // the loop's; what Set was last given and took
+}
+
+// Run runs an agent until ctx ends, and returns nil then. What it set up on the
+// host stays. Errors at the start: control.ErrRunning; faults of the
+// configuration, with file, line and key; a state folder that cannot be used.
+func Run(ctx context.Context, o Options) error {
+	lock, err := control.Acquire(o.Socket)
+	if err != nil {
+		return err
+	}
+	defer lock.Release() //nolint:errcheck // the process ends
+	a, err := assemble(o)
+	if err != nil {
+		return err
+	}
+	ln, err := lock.Listen()
+	if err != nil {
+		return err
+	}
+	defer os.Remove(o.Socket) //nolint:errcheck // a stale socket is replaced by the next agent
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+
+	// The first look sets guard, routes and path up, before anybody can ask for
+	// a key and before programs are told that the agent is ready.
+	a.machine.OnChange(a.changed)
+	a.look(ctx)
+
+	var parts sync.WaitGroup
+	run := func(name string, f func(context.Context) error) {
+		parts.Go(func() {
+			if err := f(ctx); err != nil && ctx.Err() == nil {
+				cancel(fmt.Errorf("agent: %s: %w", name, err))
+			}
+		})
+	}
+	run("control socket", func(ctx context.Context) error { return control.NewServer(a, a.log).Serve(ctx, ln) })
+	run("watch of the host", a.machine.Watch)
+	run("keying", a.keys.Run)
+	run("loop", a.loop)
+	if o.Ready != nil {
+		o.Ready()
+	}
+	a.log.Info("agent runs", "config", o.Config, "socket", o.Socket, "pid", os.Getpid())
+	<-ctx.Done()
+	parts.Wait()
+	err = errors.Join(a.stopPath(), a.machine.Memberships().Close())
+	a.numbers.Close()
+	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) {
+		return errors.Join(cause, err)
+	}
+	a.log.Info("agent ends; interface, routes and guard stay")
+	return err
+}
+
+// assemble makes an agent without touching the host.
+func assemble(o Options) (*Agent, error) {
+	a := &Agent{
+		opts: o, log: o.Log, clock: o.Clock, machine: o.Machine, db: sa.NewDB(), started: o.Clock.Wall(),
+		requests: make(chan request), kicked: make(chan struct{}, 1), state: control.StateIdle, past: map[string]uint64{},
+	}
+	if a.machine == nil {
+		a.machine = Host(a.log)
+	}
+	c, err := loadConfig(o.Config)
+	if err != nil {
+		return nil, err
+	}
+	a.config, a.loaded = c, a.clock.Wall()
+	a.numbers = reserve.Open(filepath.Join(c.Paths.State, "reserved"), a.log)
+	a.manual = manual{db: a.db, keep: c.ShowKeys, reserve: a.numbers.Take}
+	if err := a.manual.apply(c); err != nil {
+		return nil, err
+	}
+	a.keys, err = keyclient.New(keyclient.Config{
+		StateDir: c.Paths.State, Server: c.Server, CASHA256: c.CASHA256, Clock: a.clock, DB: a.db, Log: a.log,
+		OwnAddresses: a.ownAddresses, ESPPort: c.Port, KeepMaterial: c.ShowKeys,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return a, nil
+}
+
+// loadConfig reads the TOML. One that is not there is an empty one: an agent
+// without a configuration waits for "usher login URL", which writes it.
+func loadConfig(file string) (*config.Config, error) {
+	c, err := config.Load(file)
+	if errors.Is(err, fs.ErrNotExist) {
+		return config.Parse(file, nil)
+	}
+	return c, err
+}
+
+// bootNS is the instant of the data plane.
+func (a *Agent) bootNS() int64 { return int64(a.clock.Boot()) }
+
+// current is the configuration that runs.
+func (a *Agent) current() *config.Config {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.config
+}
+
+// ownAddresses are the addresses of the real interfaces in use.
+func (a *Agent) ownAddresses() (addresses []netip.Addr, name string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	seen := map[netip.Addr]bool{}
+	for _, c := range a.choices {
+		if c.Err != nil {
+			continue
+		}
+		if name == "" {
+			name = c.Interface.Name
+		}
+		for _, p := range c.Interface.Addrs {
+			if !seen[p.Addr()] {
+				seen[p.Addr()] = true
+				addresses = append(addresses, p.Addr())
+			}
+		}
+	}
+	return addresses, name
+}
+
+// owns tells whether an address is this host's, by whatever interface.
+func (a *Agent) owns(addr netip.Addr) bool {
+	_, ok, err := a.machine.Owner(addr)
+	return err == nil && ok
+}

@@ -1,0 +1,248 @@
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"usher/cmd/usher/agent/config"
+	"usher/cmd/usher/control"
+	"usher/keyclient"
+	"usher/keyclient/derive"
+	"usher/keyclient/wire"
+)
+
+var _ control.Backend = (*Agent)(nil)
+
+// Login implements control.Backend.
+func (a *Agent) Login(ctx context.Context, r *control.LoginRequest) (*control.LoginResult, error) {
+	c := a.current()
+	l := keyclient.Login{Server: r.Server, CASHA256: r.CASHA256, Name: r.Name, Password: r.Password}
+	if l.Server == "" {
+		l.Server, l.CASHA256 = c.Server, c.CASHA256
+	} else if err := errors.Join(config.CheckServer(l.Server), config.CheckFingerprint(l.CASHA256)); err != nil {
+		return nil, control.Errorf(control.CodeBadRequest, "%v", err)
+	}
+	if l.Server == "" {
+		return nil, control.Errorf(control.CodeConfig, "no server is configured: %s has no server and ca_sha256", a.opts.Config).
+			WithHint("usher login URL --ca-sha256 HEX, as usher-server init printed them")
+	}
+	res, err := a.keys.Login(ctx, l)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	out := &control.LoginResult{Client: res.Subject, Server: res.Server, Until: res.NotAfter.UTC(), Events: res.Events}
+	if res.TicketError != nil {
+		out.Warning = "logged in, but the tickets could not be fetched; the agent tries again: " + res.TicketError.Error()
+	}
+	if r.Server != "" && (c.Server != r.Server || c.CASHA256 != r.CASHA256) {
+		if _, err := config.SetServer(a.opts.Config, r.Server, r.CASHA256); err != nil {
+			out.Warning = fmt.Sprintf("logged in, but %s could not be written, so the login does not outlive the agent: %v", a.opts.Config, err)
+		} else {
+			out.Wrote = a.opts.Config
+			if err := a.do(ctx, a.reload); err != nil {
+				out.Warning = fmt.Sprintf("logged in, but the configuration is refused: %v", err)
+			}
+		}
+	}
+	a.kick()
+	return out, nil
+}
+
+// Logout implements control.Backend.
+func (a *Agent) Logout(ctx context.Context) (*control.Done, error) {
+	if s := a.keys.Status(); !s.LoggedIn && len(a.keys.Entries()) == 0 && s.Subject == "" {
+		return &control.Done{Text: "Nobody was logged in."}, nil
+	}
+	if err := a.keys.Logout(ctx); err != nil {
+		return nil, refusal(err)
+	}
+	if err := a.do(ctx, func(ctx context.Context) error { a.look(ctx); return nil }); err != nil {
+		return nil, refusal(err)
+	}
+	return &control.Done{Text: "Logged out: identity, tickets, joins and keys are gone, and their events are no longer protected."}, nil
+}
+
+// Join implements control.Backend.
+func (a *Agent) Join(ctx context.Context, r *control.JoinRequest, news func(control.Event) error) error {
+	if err := a.hasTickets(); err != nil {
+		return err
+	}
+	if a.isDown() {
+		return control.Errorf(control.CodeDown, "usher is down on this host, so nothing could be played or sent").WithHint("sudo usher up")
+	}
+	var role *wire.Role
+	switch r.Role {
+	case "send":
+		role = new(wire.RoleSend)
+	case "receive":
+		role = new(wire.RoleReceive)
+	}
+	ids, err := a.keys.Join(ctx, r.Events, role)
+	if err != nil {
+		return refusal(err)
+	}
+	a.kick()
+	deadline := time.NewTimer(time.Duration(min(r.WaitMS, int64(maxWait/time.Millisecond))) * time.Millisecond)
+	defer deadline.Stop()
+	over := time.Now().Add(time.Duration(r.WaitMS) * time.Millisecond)
+	told := map[derive.EventID]string{}
+	for {
+		changed := a.keys.Changed()
+		waiting := false
+		for _, e := range a.pickEvents(ids) {
+			view := a.event(&e)
+			if s := fmt.Sprint(view.State, view.Detail, view.Until); told[e.ID] != s {
+				told[e.ID] = s
+				if err := news(view); err != nil {
+					return err
+				}
+			}
+			waiting = waiting || !control.JoinState(view.State).Settled() && !a.later(e, over)
+		}
+		if !waiting {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-deadline.C:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// maxWait bounds how long one join may wait; the agent itself waits for ever.
+const maxWait = 24 * time.Hour
+
+// later tells that what an event waits for comes after the instant at which the
+// caller stops waiting, so that there is nothing to wait for.
+func (a *Agent) later(e keyclient.Event, over time.Time) bool {
+	if e.Until.IsZero() {
+		return false
+	}
+	return e.Until.Add(-a.keys.Status().ClockOffset).After(over)
+}
+
+// pickEvents are the events of these ids, in their order.
+func (a *Agent) pickEvents(ids []derive.EventID) []keyclient.Event {
+	all := a.keys.Events()
+	var out []keyclient.Event
+	for _, id := range ids {
+		for _, e := range all {
+			if e.ID == id {
+				out = append(out, e)
+				break
+			}
+		}
+	}
+	return out
+}
+
+// Leave implements control.Backend.
+func (a *Agent) Leave(ctx context.Context, r *control.LeaveRequest) (*control.Events, error) {
+	if err := a.hasTickets(); err != nil {
+		return nil, err
+	}
+	ids, err := a.keys.Leave(ctx, r.Events)
+	if err != nil {
+		return nil, refusal(err)
+	}
+	a.kick()
+	out := &control.Events{Events: []control.Event{}}
+	for _, e := range a.pickEvents(ids) {
+		out.Events = append(out.Events, a.event(&e))
+	}
+	return out, nil
+}
+
+// Up implements control.Backend: read the configuration again, and set up what
+// it and the tickets say. A refused configuration leaves all as it was.
+func (a *Agent) Up(ctx context.Context) (*control.Done, error) {
+	err := a.do(ctx, func(ctx context.Context) error {
+		a.mu.Lock()
+		was := a.down
+		a.down = false
+		a.mu.Unlock()
+		if err := a.reload(ctx); err != nil {
+			a.mu.Lock()
+			a.down = was
+			a.mu.Unlock()
+			return control.Errorf(control.CodeConfig, "%v", err).WithHint("the configuration that was loaded before runs on; usher config check " + a.opts.Config)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, refusal(err)
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	switch {
+	case a.state == control.StateFailed && len(a.problems) > 0:
+		p := a.problems[0]
+		return nil, control.Errorf(control.CodeHost, "%s", p.Text).WithHint(p.Todo)
+	case a.state == control.StateIdle:
+		return &control.Done{Text: "Loaded " + a.opts.Config + "; there is nothing to protect yet."}, nil
+	}
+	return &control.Done{Text: "Up: " + config.TUN + ", routes and guard stand."}, nil
+}
+
+// Down implements control.Backend.
+func (a *Agent) Down(ctx context.Context) (*control.Done, error) {
+	err := a.do(ctx, func(context.Context) error {
+		a.mu.Lock()
+		a.down = true
+		a.mu.Unlock()
+		err := a.takeDown()
+		a.note(control.StateDown, nil)
+		return err
+	})
+	if err != nil {
+		return nil, refusal(err)
+	}
+	return &control.Done{Text: downText}, nil
+}
+
+const downText = "Down: " + config.TUN + ", routes and guard are removed; nothing is protected any more."
+
+func (a *Agent) isDown() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.down
+}
+
+// hasTickets refuses what makes no sense before a login.
+func (a *Agent) hasTickets() error {
+	if a.keys.Status().LoggedIn || len(a.keys.Entries()) > 0 {
+		return nil
+	}
+	return control.Errorf(control.CodeNotLoggedIn, "not logged in: this host holds no ticket").WithHint("sudo usher login")
+}
+
+// refusal gives an error of the parts below its code, and the sentence without
+// the names of packages.
+func refusal(err error) error {
+	if _, ok := errors.AsType[*control.Error](err); ok {
+		return err
+	}
+	text := plain(err)
+	switch {
+	case errors.Is(err, wire.ErrNotInThisVersion), errors.Is(err, config.ErrNotInThisVersion):
+		return control.Errorf(control.CodeNotInThisVersion, "%s", text)
+	case errors.Is(err, keyclient.ErrNotConfigured):
+		return control.Errorf(control.CodeConfig, "%s", text).WithHint("usher login URL --ca-sha256 HEX, as usher-server init printed them")
+	case errors.Is(err, keyclient.ErrNotLoggedIn):
+		return control.Errorf(control.CodeNotLoggedIn, "%s", text).WithHint("sudo usher login")
+	case errors.Is(err, keyclient.ErrNoSuchEvent):
+		return control.Errorf(control.CodeNoSuchEvent, "%s", text).WithHint("usher events lists what your tickets hold")
+	case errors.Is(err, keyclient.ErrAmbiguous):
+		return control.Errorf(control.CodeAmbiguous, "%s", text)
+	case errors.Is(err, keyclient.ErrNotOwnAddress), errors.Is(err, wire.ErrESPPort):
+		return control.Errorf(control.CodeHost, "%s", text)
+	case errors.Is(err, keyclient.ErrCA), errors.Is(err, keyclient.ErrServer), errors.Is(err, keyclient.ErrRefused):
+		return control.Errorf(control.CodeServer, "%s", text)
+	}
+	return control.Errorf(control.CodeInternal, "%s", text)
+}
