@@ -27,19 +27,21 @@ var watched = []struct {
 // watcher tells that something changed, never what: whoever hears it lists
 // everything. So an announcement that was lost (ENOBUFS) costs nothing, and
 // nothing here has to understand other programs' rules. Only a lost link is
-// read out of the announcements, since it may be back before anybody looks.
+// read out of the announcements, since it may be back before anybody looks; the
+// kernel counts the losses, and announces late.
 type watcher struct {
 	wake    chan struct{} // holds one
 	sockets []*os.File
 	readers sync.WaitGroup
 
-	mu   sync.Mutex
-	lost map[int]bool // interfaces that lost their link; guarded by mu
+	mu     sync.Mutex     // guards the fields below
+	losses map[int]uint32 // how often each interface lost its link since it exists
+	lost   map[int]bool   // interfaces that lost their link
 }
 
 // newWatcher opens the sockets in the calling thread's network namespace.
 func newWatcher() (*watcher, error) {
-	w := &watcher{wake: make(chan struct{}, 1), lost: map[int]bool{}}
+	w := &watcher{wake: make(chan struct{}, 1), losses: map[int]uint32{}, lost: map[int]bool{}}
 	for _, kind := range watched {
 		socket, err := listen(kind.protocol, kind.groups)
 		if err != nil {
@@ -47,6 +49,10 @@ func newWatcher() (*watcher, error) {
 			return nil, err
 		}
 		w.sockets = append(w.sockets, socket)
+	}
+	if err := askLinks(w.sockets[0]); err != nil {
+		w.close()
+		return nil, err
 	}
 	for _, socket := range w.sockets {
 		w.readers.Go(func() { w.read(socket) })
@@ -91,6 +97,8 @@ func (w *watcher) read(socket *os.File) {
 			w.noteLost(buf[:n])
 		} else if !errors.Is(err, unix.ENOBUFS) {
 			return // a netlink socket has no other lasting error; the keeper's tick goes on
+		} else if socket == w.sockets[0] {
+			_ = askLinks(socket) // at worst a lost link goes unseen
 		}
 		select {
 		case w.wake <- struct{}{}:
@@ -99,23 +107,54 @@ func (w *watcher) read(socket *os.File) {
 	}
 }
 
-// noteLost remembers the interfaces that an announcement shows without a link.
-// Its fields are of the machine's byte order: struct ifinfomsg of
-// linux/rtnetlink.h holds the index at 4 and the flags at 8.
+// askLinks asks for all interfaces. The answers come like announcements and are
+// read as such. A request is a struct nlmsghdr and a struct ifinfomsg, in the
+// machine's byte order (linux/netlink.h, linux/rtnetlink.h).
+func askLinks(socket *os.File) error {
+	request := make([]byte, unix.SizeofNlMsghdr+unix.SizeofIfInfomsg)
+	binary.NativeEndian.PutUint32(request, uint32(len(request)))
+	binary.NativeEndian.PutUint16(request[4:], unix.RTM_GETLINK)
+	binary.NativeEndian.PutUint16(request[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
+	if _, err := socket.Write(request); err != nil {
+		return fmt.Errorf("host: ask for interfaces: %w", err)
+	}
+	return nil
+}
+
+// noteLost remembers the interfaces whose count of lost links has grown. The
+// index is at byte 4 of struct ifinfomsg.
 func (w *watcher) noteLost(datagram []byte) {
 	messages, err := syscall.ParseNetlinkMessage(datagram)
 	if err != nil {
 		return
 	}
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	for _, m := range messages {
-		if m.Header.Type != unix.RTM_NEWLINK || len(m.Data) < unix.SizeofIfInfomsg {
+		if len(m.Data) < unix.SizeofIfInfomsg {
 			continue
 		}
 		index := int(binary.NativeEndian.Uint32(m.Data[4:]))
-		if binary.NativeEndian.Uint32(m.Data[8:])&unix.IFF_LOWER_UP == 0 {
-			w.mu.Lock()
-			w.lost[index] = true
-			w.mu.Unlock()
+		switch m.Header.Type {
+		case unix.RTM_DELLINK:
+			delete(w.losses, index)
+			delete(w.lost, index)
+		case unix.RTM_NEWLINK:
+			attributes, err := syscall.ParseNetlinkRouteAttr(&m)
+			if err != nil {
+				continue
+			}
+			for _, a := range attributes {
+				if a.Attr.Type != unix.IFLA_CARRIER_DOWN_COUNT || len(a.Value) != 4 {
+					continue
+				}
+				count := binary.NativeEndian.Uint32(a.Value)
+				before, known := w.losses[index]
+				w.losses[index] = count
+				if known && count != before {
+					w.lost[index] = true
+				}
+			}
 		}
 	}
 }
