@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"crypto/ed25519"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -230,6 +232,10 @@ func (g *Grant) UnmarshalJSON(b []byte) error {
 		return fmt.Errorf("schedule from %d to %d", s.StartS, s.EndS)
 	case s.Spread != "fixed" && s.Spread != "redraw":
 		return fmt.Errorf("spread %q", s.Spread)
+	case len(out.Selector.Senders) == 0 || len(out.Selector.Flows) == 0:
+		return errors.New("selector without senders or flows")
+	case out.Push != nil && (len(out.Push.Sources) == 0 || len(out.Push.Sources) > maxSources || len(out.Push.Key) != ed25519.PublicKeySize):
+		return fmt.Errorf("push: 1 to %d sources and a key of %d bytes", maxSources, ed25519.PublicKeySize)
 	case len(out.SenderIDs) > MaxQueues:
 		return fmt.Errorf("%d sender_ids", len(out.SenderIDs))
 	case out.ReenrolMS < 0 || out.StaleS < 0 || out.GatherUS < 0:
