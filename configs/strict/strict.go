@@ -14,7 +14,12 @@ type Error struct {
 	Line    int    // from 1; 0 if the key does not stand in the file
 	Key     string // "policy[1].destination"; "" for a text that is no TOML
 	Problem string // one clause, lower case
+
+	cause error // what Errorf wrapped
 }
+
+// Unwrap is what was wrapped by %w in [Positions.Errorf].
+func (e *Error) Unwrap() error { return e.cause }
 
 // Error is "file:line: key: problem".
 func (e *Error) Error() string {
@@ -83,7 +88,9 @@ type Positions struct {
 // line of "policy[1]" is that of its header.
 func (p *Positions) Line(key string) int { return p.lines[key] }
 
-// Errorf makes the error of a program's own check of a key.
+// Errorf makes the error of a program's own check of a key; %w wraps, as with
+// fmt.Errorf.
 func (p *Positions) Errorf(key, format string, args ...any) error {
-	return &Error{File: p.file, Line: p.lines[key], Key: key, Problem: fmt.Sprintf(format, args...)}
+	problem := fmt.Errorf(format, args...)
+	return &Error{File: p.file, Line: p.lines[key], Key: key, Problem: problem.Error(), cause: errors.Unwrap(problem)}
 }

@@ -59,6 +59,9 @@ func TestDecode(t *testing.T) {
 	if got := pos.Errorf("policy[0].ports", "empty").Error(); got != want {
 		t.Errorf("Errorf: %q, want %q", got, want)
 	}
+	if err := pos.Errorf("ttl", "no: %w", os.ErrInvalid); !errors.Is(err, os.ErrInvalid) {
+		t.Errorf("%v wraps nothing", err)
+	}
 }
 
 // TestRefused: each fault is named with its line and key, the first element of
