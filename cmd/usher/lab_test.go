@@ -321,11 +321,16 @@ func TestManualKeys(t *testing.T) {
 
 	// Down with the agent alive, and with it dead.
 	left.must("down")
-	if out, err := left.Run(t.Context(), "ip", "link", "show", "usher0"); err == nil {
-		t.Errorf("usher0 is there after usher down: %s", out)
-	}
-	if out, err := left.Run(t.Context(), "nft", "list", "tables"); err != nil || strings.Contains(out, "usher") {
-		t.Errorf("the guard is there after usher down: %s %v", out, err)
+	if err := lab.Within(2*time.Second, "usher0 or the guard to come back", func() error {
+		if _, err := left.Run(t.Context(), "ip", "link", "show", "usher0"); err == nil {
+			return nil
+		}
+		if out, err := left.Run(t.Context(), "nft", "list", "tables"); err != nil || strings.Contains(out, "usher") {
+			return nil
+		}
+		return errors.New("they are gone")
+	}); !errors.Is(err, lab.ErrTimeout) {
+		t.Error("after usher down usher0 or the guard is there")
 	}
 	left.must("up")
 	flood(t, fromLeft, a, atRight)

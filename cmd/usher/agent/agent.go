@@ -58,7 +58,6 @@ type Agent struct {
 	path     *path                 // guarded by mu; nil while there is none
 	choices  []host.Choice         // guarded by mu
 	rejoin   []int                 // guarded by mu; interfaces on which reports are to be forced
-	moved    bool                  // guarded by mu; links, addresses or routes changed
 	problems []control.Problem     // guarded by mu; of the last look
 	state    control.State         // guarded by mu
 	past     map[string]uint64     // guarded by mu; drops of paths that ended

@@ -52,7 +52,7 @@ func (a *Agent) kick() {
 // changed is told by the keeper that links, addresses or routes moved.
 func (a *Agent) changed(c host.Change) {
 	a.mu.Lock()
-	a.choices, a.moved = c.Choices, true
+	a.choices = c.Choices
 	for _, i := range c.Rejoin {
 		if !slices.Contains(a.rejoin, i) {
 			a.rejoin = append(a.rejoin, i)
@@ -93,8 +93,8 @@ func (a *Agent) loop(ctx context.Context) error {
 // What fails is noted as a problem and tried again; nothing of it stops the rest.
 func (a *Agent) look(ctx context.Context) {
 	a.mu.Lock()
-	c, down, moved, rejoin := a.config, a.down, a.moved, a.rejoin
-	a.moved, a.rejoin = false, nil
+	c, down, rejoin := a.config, a.down, a.rejoin
+	a.rejoin = nil
 	a.mu.Unlock()
 
 	n := plan(c, a.keys.Entries(), a.keys.Joined(), a.owns)
@@ -107,8 +107,10 @@ func (a *Agent) look(ctx context.Context) {
 		state = control.StateIdle
 		problems = append(problems, a.clearHost()...)
 	default:
-		more := a.standUp(ctx, &n, c, moved, rejoin)
-		if more = append(more, a.unfit()...); len(more) > 0 && !a.pathRunning() {
+		more := a.standUp(ctx, &n, c)
+		st := a.machine.Status()
+		more = append(more, a.join(&n, st, rejoin)...)
+		if more = append(more, unfit(st)...); len(more) > 0 && !a.pathRunning() {
 			state = control.StateFailed
 		}
 		problems = append(problems, more...)
@@ -116,8 +118,8 @@ func (a *Agent) look(ctx context.Context) {
 	a.note(state, problems)
 }
 
-// standUp brings host, path and memberships to what n says.
-func (a *Agent) standUp(ctx context.Context, n *need, c *config.Config, moved bool, rejoin []int) []control.Problem {
+// standUp brings host and path to what n says.
+func (a *Agent) standUp(ctx context.Context, n *need, c *config.Config) []control.Problem {
 	var problems []control.Problem
 	fail := func(code string, err error) {
 		text, todo, _ := strings.Cut(err.Error(), " (")
@@ -154,7 +156,7 @@ func (a *Agent) standUp(ctx context.Context, n *need, c *config.Config, moved bo
 			a.applied = &n.plan
 		}
 	}
-	return append(problems, a.join(n, rejoin)...)
+	return problems
 }
 
 // standPath makes sure that the packet path runs with the right settings. Where
@@ -169,7 +171,8 @@ func (a *Agent) standPath(n *need, c *config.Config) error {
 	if s.mtu == 0 {
 		s.mtu = tunMTU(choices, real)
 	}
-	if p.running() && p.settings == s {
+	// A new MTU needs no new path: the keeper sets it.
+	if p.running() && p.settings.port == s.port && p.settings.offload == s.offload && p.settings.lockDir == s.lockDir {
 		if real != nil {
 			p.leaveBy(real.Interface.Index, addressOf(real))
 		}
@@ -274,13 +277,10 @@ func tunMTU(choices []host.Choice, real *host.Choice) int {
 
 // join brings the memberships to what n says, and forces reports where the
 // network may have forgotten them.
-func (a *Agent) join(n *need, rejoin []int) []control.Problem {
+func (a *Agent) join(n *need, st host.Status, rejoin []int) []control.Problem {
 	var problems []control.Problem
-	a.mu.Lock()
-	choices := a.choices
-	a.mu.Unlock()
 	members := a.machine.Memberships()
-	want, missing := n.memberships(choices, a.machine.Status().TUN)
+	want, missing := n.memberships(st.Choices, st.TUN)
 	for _, m := range members.List() {
 		if !slices.Contains(rejoin, m.Interface) || !slices.Contains(want, m) {
 			continue
@@ -303,9 +303,8 @@ func (a *Agent) join(n *need, rejoin []int) []control.Problem {
 }
 
 // unfit are problems that the keeper sees.
-func (a *Agent) unfit() []control.Problem {
+func unfit(st host.Status) []control.Problem {
 	var problems []control.Problem
-	st := a.machine.Status()
 	for _, c := range st.Choices {
 		if c.Err != nil {
 			p := control.Problem{Code: "interface", Text: c.Err.Error(), Todo: `ip link shows the interfaces; interface = "…" in the TOML names one`}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
+	"sync"
 
 	"usher/cmd/usher/agent/config"
 	"usher/tunnel/device"
@@ -50,19 +51,78 @@ type Memberships interface {
 
 // Host is the machine that the agent runs on.
 func Host(log *slog.Logger) Machine {
-	return &realHost{Keeper: host.New(log), members: underlay.NewMemberships()}
+	return &realHost{log: log, keeper: host.New(log), members: underlay.NewMemberships(), idle: make(chan struct{}, 1)}
 }
 
+// realHost keeps a plan by a host.Keeper. A keeper has no way to be without a
+// plan again, so that Down ends it and begins with a new one.
 type realHost struct {
-	*host.Keeper
+	log     *slog.Logger
 	members *underlay.Memberships
+
+	mu       sync.Mutex
+	keeper   *host.Keeper       // guarded by mu
+	onChange func(host.Change)  // guarded by mu
+	stop     context.CancelFunc // guarded by mu; ends the keeper's Run, nil while it does not run
+	idle     chan struct{}      // gets a value when a stopped Run has ended
 }
 
-func (h *realHost) Watch(ctx context.Context) error { return h.Run(ctx) }
+func (h *realHost) current() *host.Keeper {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.keeper
+}
+
+func (h *realHost) OnChange(f func(host.Change)) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.onChange = f
+	h.keeper.OnChange(f)
+}
+
+func (h *realHost) Set(ctx context.Context, p host.Plan) error { return h.current().Set(ctx, p) }
+
+func (h *realHost) Status() host.Status { return h.current().Status() }
+
+// Watch runs the keeper, and after each Down the next one.
+func (h *realHost) Watch(ctx context.Context) error {
+	for {
+		run, cancel := context.WithCancel(ctx)
+		h.mu.Lock()
+		k := h.keeper
+		h.stop = cancel
+		h.mu.Unlock()
+		err := k.Run(run)
+		cancel()
+		h.mu.Lock()
+		stopped := h.stop == nil
+		h.stop = nil
+		h.mu.Unlock()
+		if stopped {
+			h.idle <- struct{}{}
+		}
+		if err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// Down ends the keeper, which would put back what goes now, and removes all.
+func (h *realHost) Down() error {
+	h.mu.Lock()
+	stop := h.stop
+	h.stop = nil
+	h.keeper = host.New(h.log)
+	h.keeper.OnChange(h.onChange)
+	h.mu.Unlock()
+	if stop != nil {
+		stop()
+		<-h.idle
+	}
+	return Remove()
+}
 
 func (h *realHost) Owner(a netip.Addr) (host.Interface, bool, error) { return host.Owner(a) }
-
-func (h *realHost) Down() error { return Remove() }
 
 func (h *realHost) OpenDevice(mtu int, lockDir string) (device.Device, error) {
 	d, err := device.Open(config.TUN, mtu, lockDir)
@@ -85,8 +145,6 @@ func (h *realHost) Memberships() Memberships { return h.members }
 // Remove takes interface, routes and guard from this host: for "usher down",
 // which works as root with the agent dead.
 func Remove() error {
-	// Interface first, the guard at last: a program that still sends meets one
-	// or the other.
 	if err := host.Down(config.TUN); err != nil && !errors.Is(err, host.ErrNoTUN) {
 		return err
 	}
