@@ -228,6 +228,24 @@ func TestBatches(t *testing.T) {
 	}
 }
 
+// The loop naps while packets come in numbers, and sleeps else.
+func TestPacing(t *testing.T) {
+	var p pacing
+	for i, c := range []struct {
+		got  int
+		naps bool
+	}{
+		{0, false}, {1, false}, {1, false}, // lone ones after silence
+		{2, true}, {1, true}, {1, true}, {1, false}, {1, false}, // a stream that thins out
+		{42, true}, {0, false}, // a burst that ends
+		{1, true}, {0, false}, {1, false}, {9, true}, {9, true}, {9, true}, {9, true},
+	} {
+		if naps := p.streaming(c.got); naps != c.naps {
+			t.Errorf("step %d, %d packets: nap %v", i, c.got, naps)
+		}
+	}
+}
+
 // The inbound loop gives the first packet of a run a buffer with room, so that
 // the device can merge, and no packet the room of its neighbour.
 func TestMergeBuffers(t *testing.T) {

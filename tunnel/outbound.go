@@ -46,17 +46,12 @@ const (
 	// database are looked at anew.
 	drainLimit = 128
 
-	// burst is how many packets of one drain tell of a stream. For credit
-	// drains afterwards the loop naps instead of polling: the application
-	// then pays for no wake-up. A lone packet after silence leaves at once.
-	burst, burstCredit = 2, 3
-
 	// defaultGather is the nap where no association of the drain says.
 	defaultGather = 200 * time.Microsecond
 
 	// yieldEvery bounds how long a loop runs without calling the scheduler.
-	// Sysmon takes the processor from a goroutine that it never saw yielding,
-	// in each of its system calls (docs/performance.md).
+	// The runtime takes the processor from a goroutine that it has not seen
+	// yielding for 10 ms, in each of its system calls from then on.
 	yieldEvery = int64(5 * time.Millisecond)
 )
 
@@ -116,7 +111,7 @@ func newOutbound(t *Tunnel) *outbound {
 
 // run is the loop. It returns nil once the tunnel stops.
 func (o *outbound) run() error {
-	credit := 0
+	var pace pacing
 	for !o.t.stopping.Load() {
 		o.look()
 		got, err := o.drain()
@@ -127,12 +122,7 @@ func (o *outbound) run() error {
 		if got == drainLimit {
 			continue
 		}
-		if got >= burst {
-			credit = burstCredit
-		} else if credit > 0 {
-			credit--
-		}
-		if credit > 0 && got > 0 && o.gather > 0 {
+		if pace.streaming(got) && o.gather > 0 {
 			o.nap = unix.NsecToTimespec(int64(o.gather))
 			// An interrupted nap is a short one, no error.
 			_ = unix.ClockNanosleep(unix.CLOCK_MONOTONIC, 0, &o.nap, nil)
@@ -144,6 +134,27 @@ func (o *outbound) run() error {
 		}
 	}
 	return nil
+}
+
+// pacing decides between two drains whether packets come as a stream. While
+// they do, the loop naps instead of polling: the next ones gather, and the
+// application pays for no wake-up. A lone packet after silence leaves at once.
+type pacing struct {
+	credit int // drains for which a stream is still believed in
+}
+
+// What tells of a stream: so many packets in one drain, and for so many drains
+// afterwards one.
+const burst, burstCredit = 2, 3
+
+// streaming is told how many packets a drain gave.
+func (p *pacing) streaming(got int) bool {
+	if got >= burst {
+		p.credit = burstCredit
+	} else if p.credit > 0 {
+		p.credit--
+	}
+	return p.credit > 0 && got > 0
 }
 
 // look reads clock and database, once for a drain: the sender changes its key

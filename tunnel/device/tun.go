@@ -192,10 +192,10 @@ func (t *TUN) Read(buf []byte) (int, error) {
 func (t *TUN) Wait() bool {
 	for {
 		_, err := unix.Poll(t.poll[:], -1)
-		switch {
-		case err == unix.EINTR: //nolint:errorlint // package unix gives bare numbers
+		if errors.Is(err, unix.EINTR) {
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return false
 		}
 		return t.poll[1].Revents == 0
@@ -224,8 +224,8 @@ func (t *TUN) Write(bufs [][]byte, offset int) (int, error) {
 // refusals counts the errors that the library joined, one for each failed
 // write, and returns the last.
 func refusals(err error) (int, error) {
-	joined, ok := err.(interface{ Unwrap() []error }) //nolint:errorlint // the chain itself is what is walked
-	if !ok {
+	var joined interface{ Unwrap() []error }
+	if !errors.As(err, &joined) {
 		return 1, err
 	}
 	count := 0

@@ -169,10 +169,10 @@ func (u *UDP) SetInterface(index int, address netip.Addr) {
 func (u *UDP) Wait() bool {
 	for {
 		_, err := unix.Poll(u.poll[:], -1)
-		switch {
-		case err == unix.EINTR: //nolint:errorlint // package unix gives bare numbers
+		if errors.Is(err, unix.EINTR) {
 			continue
-		case err != nil:
+		}
+		if err != nil {
 			return false
 		}
 		return u.poll[1].Revents == 0
