@@ -68,9 +68,7 @@ func guardElements(p Plan) (ports, ranges map[element]bool) {
 	byGroup := map[[4]byte][]element{}
 	for _, f := range p.Flows {
 		group := f.Destination.As4()
-		for _, e := range without(p.Port, element{group, f.FirstPort, f.LastPort}) {
-			byGroup[group] = append(byGroup[group], e)
-		}
+		byGroup[group] = append(byGroup[group], without(p.Port, element{group, f.FirstPort, f.LastPort})...)
 	}
 	ports, ranges = map[element]bool{}, map[element]bool{}
 	for _, list := range byGroup {

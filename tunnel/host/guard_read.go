@@ -202,7 +202,7 @@ func generation() (uint32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("host: open nftables: %w", err)
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // nothing is lost with it
 	if err := conn.SetDeadline(time.Now().Add(nftPatience)); err != nil {
 		return 0, err
 	}

@@ -35,17 +35,17 @@ func stands(p host.Plan, mtu int) error {
 	}
 	addrs, err := netlink.AddrList(link, netlink.FAMILY_V4)
 	if err != nil || len(addrs) != 1 || addrs[0].IPNet.String() != "169.254.77.1/32" {
-		return fmt.Errorf("addresses %v, %v", addrs, err)
+		return fmt.Errorf("addresses %v: %w", addrs, err)
 	}
 	for path, want := range map[string]string{"ipv4/conf/usher0/rp_filter": "2", "ipv6/conf/usher0/disable_ipv6": "1"} {
 		if got, err := os.ReadFile("/proc/sys/net/" + path); err != nil || strings.TrimSpace(string(got)) != want {
-			return fmt.Errorf("%s is %q, %v", path, got, err)
+			return fmt.Errorf("%s is %q: %w", path, got, err)
 		}
 	}
 	for _, f := range p.Flows {
 		got, err := netlink.RouteGet(f.Destination.AsSlice())
 		if err != nil || len(got) != 1 || got[0].LinkIndex != link.Attrs().Index {
-			return fmt.Errorf("route to %s: %v, %v", f.Destination, got, err)
+			return fmt.Errorf("route to %s: %v: %w", f.Destination, got, err)
 		}
 		src, _ := netip.AddrFromSlice(got[0].Src)
 		if slices.Contains(p.OwnSources, f.Source) && src.Unmap() != f.Source {

@@ -5,7 +5,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -27,7 +26,7 @@ const patience = 10 * time.Second
 var (
 	group   = netip.MustParseAddr("232.1.2.3")
 	sender  = netip.MustParseAddr("10.77.0.11") // alice
-	quiet   = slog.New(slog.NewTextHandler(io.Discard, nil))
+	quiet   = slog.New(slog.DiscardHandler)
 	tunName = host.DefaultTUN
 )
 

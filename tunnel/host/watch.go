@@ -131,8 +131,8 @@ func (w *watcher) noteLost(datagram []byte) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for _, m := range messages {
-		if len(m.Data) < unix.SizeofIfInfomsg {
-			continue
+		if len(m.Data) < unix.SizeofIfInfomsg || m.Data[0] != unix.AF_UNSPEC {
+			continue // a bridge tells of its ports by the same types
 		}
 		index := int(binary.NativeEndian.Uint32(m.Data[4:]))
 		switch m.Header.Type {
