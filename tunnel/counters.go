@@ -11,21 +11,15 @@ type Counters struct {
 
 // directionCounters are written by one loop only.
 type directionCounters struct {
-	packets  atomic.Uint64
-	bytes    atomic.Uint64
-	batches  atomic.Uint64
-	wakeups  atomic.Uint64
-	drops    [reasonCount]atomic.Uint64
-	_padding [64]byte // the two loops' counters do not share a cache line
+	packets atomic.Uint64
+	bytes   atomic.Uint64
+	batches atomic.Uint64
+	wakeups atomic.Uint64
+	drops   [reasonCount]atomic.Uint64
+	_       [64]byte // the two loops' counters do not share a cache line
 }
 
-// pass counts one packet that got through, and its inner bytes.
-func (c *directionCounters) pass(bytes int) {
-	c.packets.Add(1)
-	c.bytes.Add(uint64(bytes))
-}
-
-// drop counts one packet that did not.
+// drop counts one packet that did not get through.
 func (c *directionCounters) drop(r Reason) { c.drops[r].Add(1) }
 
 // Traffic is one direction's counters at one instant.
