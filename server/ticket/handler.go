@@ -8,7 +8,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net/http"
 	"strings"
 	"time"
@@ -42,7 +41,7 @@ func (s *Server) answer(handle func(http.ResponseWriter, *http.Request) error) h
 		p, ok := errors.AsType[*wire.Problem](err)
 		if !ok {
 			p = &wire.Problem{Status: http.StatusServiceUnavailable, Code: wire.CodeStore, Detail: "the server cannot answer now; try again later"}
-			s.log.Error("request failed", slog.String("path", r.URL.Path), slog.Any("error", err))
+			s.log.Error("request failed", "path", r.URL.Path, "error", err)
 		}
 		if p.Status == http.StatusServiceUnavailable {
 			w.Header().Set("Retry-After", "5")
@@ -104,13 +103,13 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) error {
 		return fmt.Errorf("login of client %d: %w", cred.Number, err)
 	}
 	if !ok {
-		s.log.Warn("login refused", slog.String("remote", r.RemoteAddr))
+		s.log.Warn("login refused", "remote", r.RemoteAddr)
 		return problem(http.StatusUnauthorized, wire.CodeBadLogin, "name or password is wrong")
 	}
 	if err := s.issueClient(w, req.CSR, cred.Number); err != nil {
 		return err
 	}
-	s.log.Info("client logged in", slog.Uint64("client", uint64(cred.Number)), slog.String("name", req.Name), slog.String("remote", r.RemoteAddr))
+	s.log.Info("client logged in", "client", cred.Number, "name", req.Name, "remote", r.RemoteAddr)
 	return nil
 }
 
@@ -127,7 +126,7 @@ func (s *Server) renew(w http.ResponseWriter, r *http.Request) error {
 	if err := s.issueClient(w, req.CSR, client.Number); err != nil {
 		return err
 	}
-	s.log.Debug("certificate renewed", slog.Uint64("client", uint64(client.Number)))
+	s.log.Debug("certificate renewed", "client", client.Number)
 	return nil
 }
 
