@@ -75,7 +75,11 @@ type Renew struct{}
 
 // Answered is a refresh answer that was accepted: it opened under Aⱼ and has
 // the id of an open try (docs/keying.md §5.4). All other tries are void.
-type Answered struct{ Outcome }
+type Answered struct {
+	Outcome
+	// Transport is the way by which it came.
+	Transport Transport
+}
 
 // Unanswered is a try that will not be answered any more: refused, reset,
 // timed out, 503 (then with its Retry-After, if it had one). A driver need not
