@@ -21,7 +21,7 @@ import (
 	"usher/cmd/usher/agent"
 	"usher/cmd/usher/agent/agenttest"
 	"usher/cmd/usher/control"
-	"usher/cmd/usher/control/controltest"
+	"usher/cmd/usher/controltest"
 	"usher/scripts/lab"
 	"usher/tunnel/underlay/underlaytest"
 )

@@ -17,7 +17,7 @@ import (
 	"time"
 
 	"usher/cmd/usher/control"
-	"usher/cmd/usher/control/controltest"
+	"usher/cmd/usher/controltest"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }

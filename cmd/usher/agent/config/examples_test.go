@@ -1,4 +1,4 @@
-package configs_test
+package config_test
 
 import (
 	"os"
@@ -10,20 +10,23 @@ import (
 	"usher/cmd/usher/agent/config"
 )
 
+// examples is the folder of what the product ships.
+const examples = "../../../../configs/"
+
 // TestAgentExamples: every example of the agent's TOML loads, also with each of
 // its commented settings switched on, and the keys that it names can be read.
 func TestAgentExamples(t *testing.T) {
-	files, err := filepath.Glob("usher*.toml")
+	files, err := filepath.Glob(examples + "usher*.toml")
 	if err != nil {
 		t.Fatal(err)
 	}
 	loaded := 0
 	for _, file := range files {
-		if strings.HasPrefix(file, "usher-server") {
+		if strings.HasPrefix(filepath.Base(file), "usher-server") {
 			continue
 		}
 		loaded++
-		t.Run(file, func(t *testing.T) {
+		t.Run(filepath.Base(file), func(t *testing.T) {
 			if _, err := config.Load(file); err != nil {
 				t.Error(err)
 			}
@@ -58,7 +61,7 @@ var setting = regexp.MustCompile(`(?m)^#([a-z_]+)([ \t]*=)`)
 
 // TestAgentUnit: the unit has what the product's promises rest on.
 func TestAgentUnit(t *testing.T) {
-	text, err := os.ReadFile("usher-agent.service")
+	text, err := os.ReadFile(examples + "usher-agent.service")
 	if err != nil {
 		t.Fatal(err)
 	}
