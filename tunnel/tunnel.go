@@ -44,6 +44,8 @@ var (
 	ErrConfig = errors.New("tunnel: incomplete configuration")
 	// ErrRan: Run was called a second time.
 	ErrRan = errors.New("tunnel: ran already")
+	// ErrWoken: the device or the socket stopped waiting, and nobody asked.
+	ErrWoken = errors.New("tunnel: device or socket waits no more")
 )
 
 // Tunnel is the packet path between a device and an underlay.
@@ -75,14 +77,14 @@ func New(c Config) (*Tunnel, error) {
 	return &Tunnel{config: c}, nil
 }
 
-// Run moves packets until ctx ends, which is no error, or until the device or
+// Run moves packets until its context ends, which is no error, or until the device or
 // the socket fails (device.ErrClosed when somebody removed the interface). It
 // closes neither, but wakes both for good: they serve no second tunnel.
-func (t *Tunnel) Run(ctx context.Context) error {
+func (t *Tunnel) Run(parent context.Context) error {
 	if t.ran.Swap(true) {
 		return ErrRan
 	}
-	ctx, cancel := context.WithCancelCause(ctx)
+	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
 	release := context.AfterFunc(ctx, t.stop)
 	defer release()
@@ -90,18 +92,19 @@ func (t *Tunnel) Run(ctx context.Context) error {
 	var loops sync.WaitGroup
 	for _, loop := range []func() error{newOutbound(t).run, newInbound(t).run} {
 		loops.Go(func() {
-			if err := loop(); err != nil {
-				cancel(err)
+			err := loop()
+			if err == nil && !t.stopping.Load() {
+				err = ErrWoken
 			}
-			cancel(nil) // one loop alone is of no use
+			cancel(err) // the other loop alone is of no use
 		})
 	}
 	loops.Go(func() { t.report(ctx) })
 	loops.Wait()
-	if cause := context.Cause(ctx); !errors.Is(cause, context.Canceled) && !errors.Is(cause, context.DeadlineExceeded) {
-		return cause
+	if parent.Err() != nil {
+		return nil
 	}
-	return nil
+	return context.Cause(ctx)
 }
 
 // stop ends both loops.

@@ -555,5 +555,13 @@ func TestLife(t *testing.T) {
 			t.Errorf("the tunnel of a removed interface ended with %v", err)
 		}
 		s.cancel()
+
+		woken := start(t, network, netip.MustParseAddr("10.1.0.4"), tunnel.Hooks{})
+		synctest.Wait()
+		woken.conn.Wake()
+		if err := <-woken.finished; !errors.Is(err, tunnel.ErrWoken) {
+			t.Errorf("the tunnel of a socket that waits no more ended with %v", err)
+		}
+		woken.cancel()
 	})
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"runtime"
 	"strings"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -109,6 +110,44 @@ func isTUN(name string) bool {
 		return nil
 	})
 	return found
+}
+
+// What awaitRunning takes at most, and how often it looks.
+const (
+	runningWithin = time.Second
+	runningEvery  = 2 * time.Millisecond
+)
+
+// awaitRunning waits until an interface that is up is also running. A TUN
+// without a reader has no carrier, and the kernel throws away what is sent to
+// it until it has noticed, some milliseconds after the attach, that there is a
+// reader again: who says "ready" earlier loses packets. An interface that is
+// down, as a new one is, has nothing to wait for. Where the kernel takes
+// longer, packets are lost and nothing else.
+func awaitRunning(name string) {
+	ticker := time.NewTicker(runningEvery)
+	defer ticker.Stop()
+	for began := time.Now(); time.Since(began) < runningWithin; <-ticker.C {
+		if flags := interfaceFlags(name); flags&unix.IFF_UP == 0 || flags&unix.IFF_RUNNING != 0 {
+			return
+		}
+	}
+}
+
+// interfaceFlags reads IFF_…, 0 where that fails.
+func interfaceFlags(name string) (flags uint16) {
+	_ = withSocket(func(fd int) error {
+		ifreq, err := unix.NewIfreq(name)
+		if err != nil {
+			return err
+		}
+		if err := unix.IoctlIfreq(fd, unix.SIOCGIFFLAGS, ifreq); err != nil {
+			return err
+		}
+		flags = ifreq.Uint16()
+		return nil
+	})
+	return flags
 }
 
 // Remove deletes the persistent TUN name, with its addresses and routes. It

@@ -80,6 +80,9 @@ func attach(name string, mtu int) (*TUN, error) {
 	if err := unix.IoctlSetInt(fd, unix.TUNSETPERSIST, 1); err != nil {
 		return nil, errors.Join(fmt.Errorf("device: make %s persistent: %w", name, err), unix.Close(fd))
 	}
+	awaitRunning(name)
+	// The settings wait for the kernel's lock on interfaces, and with it for
+	// the end of what awaitRunning saw begin.
 	for _, set := range []struct {
 		what    string
 		request uint
