@@ -32,7 +32,7 @@ type sessionView struct {
 	state   State
 	detail  string
 	until   time.Time // due time, or end of the key at hand
-	next    time.Time // when the session acts next
+	next    time.Time // when it asks a server next; zero: no more
 	keys    int
 	current int64
 	offset  schedule.Offset

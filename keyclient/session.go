@@ -109,9 +109,19 @@ func (s *session) nowMS() int64 {
 	return s.c.serverNow().UnixMilli()
 }
 
-// arm sets the timer to the machine's wake-up by today's clock.
+// arm sets the timer to the machine's wake-up by today's clock, or to the next
+// beginning or end of a held interval, at which the view changes.
 func (s *session) arm() {
-	wait := time.Duration(s.wakeMS-s.nowMS()) * time.Millisecond
+	now := s.nowMS()
+	at := s.wakeMS
+	for _, k := range s.keys {
+		for _, edge := range [...]int64{k.beginMS, k.endMS} {
+			if edge > now {
+				at = min(at, edge)
+			}
+		}
+	}
+	wait := time.Duration(at-now) * time.Millisecond
 	s.timer.Reset(min(max(wait, 0), longestWait))
 }
 
@@ -217,8 +227,8 @@ func onlyWords(a, b *wire.Entry) bool {
 // publish shows the session's state.
 func (s *session) publish() {
 	v := &sessionView{keys: len(s.keys), current: -1, offset: s.offset, detail: s.detail}
-	if s.wakeMS > 0 {
-		v.next = time.UnixMilli(s.wakeMS)
+	if next := s.machine.NextMS(); next > 0 {
+		v.next = time.UnixMilli(next)
 	}
 	v.state = s.viewState()
 	if current := s.current(); current != nil {

@@ -157,10 +157,7 @@ func (c *Client) fetchTickets(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	c.mu.Lock()
-	etag := c.held.etag
-	c.mu.Unlock()
-	r, err := t.do(ctx, request{method: http.MethodGet, url: from.Server + wire.PathTickets, etag: etag, max: wire.MaxTicketsAnswer})
+	r, err := t.do(ctx, request{method: http.MethodGet, url: from.Server + wire.PathTickets, etag: c.heldETag(), max: wire.MaxTicketsAnswer})
 	if err != nil {
 		return fmt.Errorf("tickets of %s: %w", from.Server, err)
 	}
@@ -176,6 +173,19 @@ func (c *Client) fetchTickets(ctx context.Context) error {
 		return fmt.Errorf("%w: tickets of %s: %w", ErrServer, from.Server, err)
 	}
 	return c.takeTickets(r, answer)
+}
+
+// heldETag is "" where what is held is of no use any more: then the answer
+// "unchanged" would be of no use either.
+func (c *Client) heldETag() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, t := range c.held.tickets {
+		if c.wall().Unix() >= t.claims.Expires {
+			return ""
+		}
+	}
+	return c.held.etag
 }
 
 // takeTickets verifies an answer and puts it into force. A ticket that does not
@@ -211,6 +221,18 @@ func (c *Client) takeTickets(r *reply, answer *wire.TicketsAnswer) error {
 	return errors.Join(bad, c.held.save(c.dir))
 }
 
+// halfOfValidity is half of what is left of the held ticket that ends first: by
+// then a newer one is to be had.
+func (c *Client) halfOfValidity() time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left := 2 * fetchPeriod
+	for _, t := range c.held.tickets {
+		left = min(left, time.Unix(t.claims.Expires, 0).Sub(c.wall()))
+	}
+	return max(left/2, time.Second)
+}
+
 func (c *Client) holdsTickets() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -228,7 +250,7 @@ func (c *Client) fetchLoop(ctx context.Context) {
 		_, _, err := c.connection()
 		if err == nil {
 			if err = c.FetchTickets(ctx); err == nil {
-				backoff = firstRetry
+				wait, backoff = min(wait, c.halfOfValidity()), firstRetry
 			} else {
 				wait, backoff = c.jitter(backoff), min(2*backoff, fetchPeriod)
 			}

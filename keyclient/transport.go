@@ -38,10 +38,11 @@ func newTransport(c *Config, t *trust, certificate func() *tls.Certificate) *tra
 	d := &tlsDialer{trust: t, now: c.Clock.Wall, dial: dial, certificate: certificate}
 	return &transport{clock: c.Clock, http: &http.Client{
 		Transport: &http.Transport{
-			Proxy:           nil, // no proxy: K₀ comes out of this very TLS connection
-			DialTLSContext:  d.dialTLS,
-			IdleConnTimeout: idleTimeout,
-			MaxConnsPerHost: 8,
+			Proxy:               nil, // no proxy: K₀ comes out of this very TLS connection
+			DialTLSContext:      d.dialTLS,
+			IdleConnTimeout:     idleTimeout,
+			MaxIdleConnsPerHost: 4,
+			MaxConnsPerHost:     64,
 		},
 		Timeout: requestTimeout,
 		// A redirect would carry a password or a cookie to who knows whom.

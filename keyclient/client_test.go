@@ -1,0 +1,819 @@
+package keyclient_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io/fs"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"usher/keyclient"
+	"usher/keyclient/clock"
+	"usher/keyclient/derive"
+	"usher/keyclient/wire"
+	"usher/sa"
+	"usher/sa/esp"
+)
+
+var (
+	receiverAddr = netip.MustParseAddr("192.0.2.50")
+	senderAddr   = netip.MustParseAddr("192.0.2.10")
+	group        = netip.MustParseAddr("232.1.2.3")
+)
+
+// entry is an event of one minute that begins in so long; intervals last 5 s.
+func entry(title string, in time.Duration) *wire.Entry {
+	start := time.Now().Add(in).UTC()
+	var id derive.EventID
+	copy(id[:], title)
+	return &wire.Entry{
+		ID: id, Title: title, Senders: []netip.Addr{senderAddr},
+		Flows: []wire.Flow{{Protocol: "udp", Destination: group, Ports: "5004"}},
+		Time:  wire.TimeExpr{Start: start.Format("20060102T150405Z"), Duration: "PT1M"},
+		TTL:   16, KeyServers: []string{"https://" + keyAddress, "https://" + keyAddress2},
+		InitialMS: 6000, FirstMS: 5000, IntervalMS: 5000, WindowMS: 5000,
+		Refresh: wire.Refresh{Method: wire.RefreshPull}, Edition: 1,
+	}
+}
+
+// host is one host with a client.
+type host struct {
+	*keyclient.Client
+	t     *testing.T
+	dir   string
+	db    *sa.DB
+	clock clock.Clock
+	fake  *fakeServer
+
+	mu    sync.Mutex
+	own   []netip.Addr // guarded by mu
+	log   bytes.Buffer // guarded by mu
+	stop  context.CancelFunc
+	ended sync.WaitGroup
+}
+
+// Write takes log lines.
+func (h *host) Write(p []byte) (int, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.log.Write(p)
+}
+
+func newHost(t *testing.T, f *fakeServer, own ...netip.Addr) *host {
+	t.Helper()
+	h := &host{t: t, dir: t.TempDir(), fake: f, own: own}
+	h.start()
+	t.Cleanup(h.end)
+	return h
+}
+
+// start makes a new agent process on the host, with a database of its own.
+func (h *host) start() {
+	h.t.Helper()
+	h.db, h.clock = sa.NewDB(), clock.FromTime()
+	var err error
+	h.Client, err = keyclient.New(keyclient.Config{
+		StateDir: h.dir, Server: "https://" + ticketAddress, CASHA256: h.fake.fingerprint(),
+		Clock: h.clock, DB: h.db, Log: slog.New(slog.NewTextHandler(h, &slog.HandlerOptions{Level: slog.LevelDebug})),
+		OwnAddresses: func() ([]netip.Addr, string) {
+			h.mu.Lock()
+			defer h.mu.Unlock()
+			return h.own, "eth0"
+		},
+		KeepMaterial: true, Dial: h.fake.network.Dial,
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	h.stop = cancel
+	h.ended.Go(func() {
+		if err := h.Run(ctx); err != nil {
+			h.t.Error(err)
+		}
+	})
+}
+
+func (h *host) end() {
+	h.stop()
+	h.ended.Wait()
+}
+
+func (h *host) setOwn(own ...netip.Addr) {
+	h.mu.Lock()
+	h.own = own
+	h.mu.Unlock()
+	h.AddressesChanged()
+}
+
+func (h *host) login() {
+	h.t.Helper()
+	r, err := h.Login(h.t.Context(), keyclient.Login{Name: "alice", Password: []byte("correct horse")})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if r.TicketError != nil {
+		h.t.Fatal(r.TicketError)
+	}
+}
+
+func (h *host) join(role *wire.Role, names ...string) {
+	h.t.Helper()
+	if _, err := h.Join(h.t.Context(), names, role); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func (h *host) event(title string) keyclient.Event {
+	h.t.Helper()
+	for _, e := range h.Events() {
+		if e.Title == title {
+			return e
+		}
+	}
+	h.t.Fatalf("no event %q", title)
+	return keyclient.Event{}
+}
+
+// sas are the associations, by interval.
+func (h *host) sas() map[uint32]sa.SAInfo {
+	out := make(map[uint32]sa.SAInfo)
+	for _, s := range h.db.Snapshot().SAs() {
+		out[s.Interval] = s
+	}
+	return out
+}
+
+// materials collects every traffic key that the occurrence can have.
+func material(e *wire.Entry, i uint32) []byte {
+	start, _ := time.Parse("20060102T150405Z", e.Time.Start)
+	tag := derive.OccurrenceTag(e.ID, uint64(start.Unix()), 0)
+	key := derive.TrafficKey(derive.GroupKey(intervalSecret(tag, i), tag, i), tag, i, derive.TransformAES256GCM)
+	return key[:]
+}
+
+func bubble(t *testing.T, test func(t *testing.T)) {
+	t.Helper()
+	synctest.Test(t, test)
+}
+
+func TestLoginHoldsTicketsAndProtects(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", time.Hour)
+		other := entry("other", time.Hour)
+		other.Flows[0].Ports = "4000-5000" // includes ESP's port
+		push := entry("push", time.Hour)
+		push.Refresh = wire.Refresh{Method: wire.RefreshPush, Group: group, Sources: []netip.Addr{senderAddr}, Port: 9}
+		f.set(func() {
+			f.groups["g1"] = []*wire.Entry{live, other}
+			f.groups["g2"] = []*wire.Entry{live, push}
+		})
+		h := newHost(t, f, receiverAddr)
+		if s := h.Status(); s.LoggedIn || len(s.Events) != 0 {
+			t.Errorf("before the login: %+v", s)
+		}
+		if _, err := h.Join(t.Context(), []string{"live"}, nil); !errors.Is(err, keyclient.ErrNotLoggedIn) {
+			t.Errorf("join before the login: %v", err)
+		}
+		changed := h.Changed()
+		h.login()
+		select {
+		case <-changed:
+		default:
+			t.Error("no news of the login")
+		}
+		s := h.Status()
+		if !s.LoggedIn || s.Number != 7 || s.LastError != "" || !s.ClockKnown || s.ClockError > 2*time.Millisecond || len(s.Events) != 3 {
+			t.Errorf("after the login: %+v", s)
+		}
+		e := h.event("live")
+		if len(e.Groups) != 2 || e.Role != wire.RoleReceive || e.Joined || e.State != keyclient.StateNotJoined || len(e.Next) != 1 || e.Current != -1 {
+			t.Errorf("live: %+v", e)
+		}
+		// Protected from the ticket on, with no key at all (docs/design.md §3).
+		out := h.db.Snapshot().Outbound(sa.Tuple{Source: senderAddr, Destination: group, Protocol: 17, SourcePort: 1, DestinationPort: 5004, HasPorts: true})
+		if out == nil || out.Action != sa.Protect || out.SA(h.clock.BootNS()) != nil {
+			t.Errorf("live's flow is not protected: %+v", out)
+		}
+		// ESP's own port is left out, the ports beside it are not.
+		for port, protected := range map[uint16]bool{4499: true, 4500: false, 4501: true} {
+			got := h.db.Snapshot().Outbound(sa.Tuple{Source: senderAddr, Destination: group, Protocol: 17, SourcePort: 1, DestinationPort: port, HasPorts: true})
+			if (got != nil) != protected {
+				t.Errorf("port %d protected: %v", port, got != nil)
+			}
+		}
+		for name, want := range map[string]error{
+			"other": wire.ErrESPPort, "push": wire.ErrNotInThisVersion, "nothing": keyclient.ErrNoSuchEvent,
+			"00000000000000000000000000000000": keyclient.ErrNoSuchEvent,
+		} {
+			if ids, err := h.Join(t.Context(), []string{"live", name}, nil); !errors.Is(err, want) || ids != nil {
+				t.Errorf("join %s: %v", name, err)
+			}
+		}
+		if len(h.Joined()) != 0 {
+			t.Error("a refused join has joined something")
+		}
+		modes(t, h.dir)
+	})
+}
+
+// modes looks that nobody else can read the state folder.
+func modes(t *testing.T, dir string) {
+	t.Helper()
+	files := 0
+	err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		if err != nil {
+			return err
+		}
+		if !d.IsDir() {
+			files++
+			if info.Mode().Perm()&0o077 != 0 {
+				t.Errorf("%s has mode %v", path, info.Mode())
+			}
+		}
+		return nil
+	})
+	if err != nil || files < 4 {
+		t.Errorf("%d files, %v", files, err)
+	}
+}
+
+func TestReceiverIsKeyedThroughAnOccurrence(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 20*time.Second)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "live")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		e := h.event("live")
+		if e.State != keyclient.StateWaiting || !e.Until.Equal(e.Next[0].Start.Add(-6*time.Second)) || !strings.Contains(e.Detail, "begins at") || f.counted("enrol") != 0 {
+			t.Errorf("before the initial period: %+v", e)
+		}
+		start := e.Next[0].Start
+		time.Sleep(time.Until(start))
+		synctest.Wait()
+		if e = h.event("live"); e.State != keyclient.StateKeyed || e.Current != 0 || f.counted("enrol") != 1 {
+			t.Errorf("at the start: %+v", e)
+		}
+		// In the middle of each interval there is its key; what is held has the
+		// right bytes, and no association stays longer than its grace.
+		for i := range uint32(12) {
+			time.Sleep(time.Until(start.Add(time.Duration(i)*5*time.Second + 2500*time.Millisecond)))
+			synctest.Wait()
+			held := h.sas()
+			info, ok := held[i]
+			if !ok || info.Direction != sa.Inbound || info.Transform != esp.Transform(derive.TransformAES256GCM) {
+				t.Fatalf("interval %d: %+v", i, held)
+			}
+			if !bytes.Equal(info.Material.Reveal(), material(live, i)) {
+				t.Errorf("interval %d: another key", i)
+			}
+			if got := h.db.Snapshot().Inbound(info.SPI, group); got == nil || !got.Accepts(h.clock.BootNS()) {
+				t.Errorf("interval %d: does not accept", i)
+			}
+			if i > 0 {
+				if _, ok := held[i-1]; ok {
+					t.Errorf("interval %d: key of the one before is still there", i)
+				}
+			}
+			if e := h.event("live"); e.State != keyclient.StateKeyed || e.Current != int64(i) {
+				t.Errorf("interval %d: %+v", i, e)
+			}
+		}
+		if n := f.counted("enrol"); n != 1 {
+			t.Errorf("%d enrolments", n)
+		}
+		time.Sleep(10 * time.Second)
+		synctest.Wait()
+		if n := len(h.sas()); n != 0 {
+			t.Errorf("%d associations after the end", n)
+		}
+		if e := h.event("live"); e.State != keyclient.StateEnded || !e.Joined {
+			t.Errorf("after the end: %+v", e)
+		}
+		noSecrets(t, h, live)
+	})
+}
+
+// noSecrets looks for traffic keys, interval keys and the password in all files
+// and in the log.
+func noSecrets(t *testing.T, h *host, e *wire.Entry) {
+	t.Helper()
+	var all bytes.Buffer
+	err := filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		raw, err := os.ReadFile(path)
+		all.Write(raw)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.mu.Lock()
+	all.Write(h.log.Bytes())
+	h.mu.Unlock()
+	if all.Len() < 1000 {
+		t.Fatalf("only %d bytes to look at", all.Len())
+	}
+	for i := range uint32(12) {
+		if key := material(e, i); bytes.Contains(all.Bytes(), key[:16]) {
+			t.Errorf("traffic key %d is on disk or in the log", i)
+		}
+	}
+	if bytes.Contains(all.Bytes(), []byte("correct horse")) {
+		t.Error("the password is on disk or in the log")
+	}
+}
+
+func TestJoinOutlivesTheAgent(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		daily := entry("daily", 10*time.Second)
+		daily.Time.Rule = "FREQ=DAILY"
+		f.set(func() { f.groups["g1"] = []*wire.Entry{daily} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "daily")
+		start := h.event("daily").Next[0].Start
+		time.Sleep(time.Until(start) + 7*time.Second)
+		synctest.Wait()
+		if h.sas()[1].SPI == 0 {
+			t.Fatalf("not keyed: %+v", h.event("daily"))
+		}
+		h.end()
+		if n := len(h.sas()); n != 0 {
+			t.Errorf("%d associations after the agent's end", n)
+		}
+		h.start()
+		synctest.Wait()
+		// Policies are there at once, out of the cache; the key comes by itself.
+		if len(h.db.Snapshot().Policies()) == 0 {
+			t.Error("no policies out of the cache")
+		}
+		time.Sleep(time.Second)
+		synctest.Wait()
+		if info := h.sas()[1]; !bytes.Equal(info.Material.Reveal(), material(daily, 1)) {
+			t.Errorf("after the restart: %+v", h.event("daily"))
+		}
+		// And at the next occurrence, with nobody logged in.
+		time.Sleep(time.Until(start.Add(24*time.Hour + 2500*time.Millisecond)))
+		synctest.Wait()
+		if e := h.event("daily"); e.State != keyclient.StateKeyed || e.Current != 0 {
+			t.Errorf("at the next occurrence: %+v, %s", e, h.Status().LastError)
+		}
+		if f.counted("login") != 1 || f.counted("renew") == 0 {
+			t.Errorf("%d logins, %d renewals", f.counted("login"), f.counted("renew"))
+		}
+	})
+}
+
+func TestSenderIsBoundToItsClock(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 10*time.Second)
+		f.set(func() {
+			f.groups["g1"] = []*wire.Entry{live}
+			f.sends = []derive.EventID{live.ID}
+			f.clockOff = 3 * time.Second // the server's clock decides, not the host's
+		})
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		_, err := h.Join(t.Context(), []string{"live"}, nil)
+		if !errors.Is(err, keyclient.ErrNotOwnAddress) || !strings.Contains(err.Error(), senderAddr.String()) || !strings.Contains(err.Error(), "eth0") {
+			t.Errorf("join without the sender's address: %v", err)
+		}
+		receive := wire.RoleReceive
+		h.join(&receive, "live")
+		if e := h.Joined(); len(e) != 1 || e[0].Role != wire.RoleReceive {
+			t.Errorf("explicit receiver: %+v", e)
+		}
+		h.setOwn(receiverAddr, senderAddr)
+		h.join(nil, "live")
+		if e := h.Joined(); len(e) != 1 || e[0].Role != wire.RoleSend {
+			t.Errorf("sender: %+v", e)
+		}
+		start := h.event("live").Next[0].Start.Add(-3 * time.Second) // by the host's clock
+		for i := range uint32(6) {
+			begins := start.Add(time.Duration(i) * 5 * time.Second)
+			time.Sleep(time.Until(begins.Add(2500 * time.Millisecond)))
+			synctest.Wait()
+			info, ok := h.sas()[i]
+			if !ok {
+				t.Fatalf("interval %d: %+v", i, h.event("live"))
+			}
+			boot := h.clock.BootNS()
+			from, until := time.Duration(info.SendFrom-boot), time.Duration(info.SendUntil-boot)
+			if info.Direction != sa.Outbound || info.SenderID < 100 || from > -2450*time.Millisecond || from < -2550*time.Millisecond ||
+				until > 2500*time.Millisecond || until < 2400*time.Millisecond {
+				t.Errorf("interval %d: sends from %v to %v as %d", i, from, until, info.SenderID)
+			}
+			out := h.db.Snapshot().Outbound(sa.Tuple{Source: senderAddr, Destination: group, Protocol: 17, SourcePort: 1, DestinationPort: 5004, HasPorts: true})
+			if out == nil || out.SA(boot) == nil {
+				t.Errorf("interval %d: nothing sends", i)
+			}
+		}
+	})
+}
+
+func TestSenderWhoStartsLateBeginsHighUp(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", time.Second)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, senderAddr)
+		h.login()
+		if e := h.event("live"); e.Role != wire.RoleSend { // by its own address in the entry
+			t.Errorf("role %v", e.Role)
+		}
+		start := h.event("live").Next[0].Start
+		time.Sleep(time.Until(start) + 3*time.Second)
+		h.join(nil, "live")
+		time.Sleep(time.Second)
+		synctest.Wait()
+		boot := h.clock.BootNS()
+		out := h.db.Snapshot().Outbound(sa.Tuple{Source: senderAddr, Destination: group, Protocol: 17, SourcePort: 1, DestinationPort: 5004, HasPorts: true})
+		if out == nil || out.SA(boot) == nil {
+			t.Fatalf("nothing sends: %+v", h.event("live"))
+		}
+		_, iv, ok := out.SA(boot).Next()
+		// docs/keying.md §6: 100-ns units since Tᵢ, here at least 3 s of them.
+		if counter := iv & (1<<48 - 1); !ok || counter < 3e7 || counter > 5e7 {
+			t.Errorf("first counter %d", counter)
+		}
+	})
+}
+
+func TestSuspendedGoesDarkAtTheEndOfWhatItHolds(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 10*time.Second)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "live")
+		start := h.event("live").Next[0].Start
+		time.Sleep(time.Until(start) + 12*time.Second)
+		synctest.Wait()
+		f.set(func() { f.suspended = true })
+		last := uint32(0)
+		for i := range h.sas() {
+			last = max(last, i)
+		}
+		end := start.Add(time.Duration(last+1) * 5 * time.Second)
+		time.Sleep(time.Until(end) - time.Millisecond)
+		synctest.Wait()
+		if _, ok := h.sas()[last]; !ok {
+			t.Error("dark before the end of what it holds")
+		}
+		time.Sleep(2500 * time.Millisecond) // and the grace
+		synctest.Wait()
+		if n := len(h.sas()); n != 0 {
+			t.Errorf("%d associations afterwards", n)
+		}
+		if e := h.event("live"); e.State != keyclient.StateWithheld || !strings.Contains(e.Detail, "withholds") {
+			t.Errorf("%+v", e)
+		}
+		if f.counted("enrol") != 1 {
+			t.Errorf("%d enrolments", f.counted("enrol"))
+		}
+		// A lifted suspension needs no login.
+		f.set(func() { f.suspended = false })
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		if e := h.event("live"); e.State != keyclient.StateKeyed {
+			t.Errorf("restored: %+v", e)
+		}
+	})
+}
+
+func TestServersAway(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 10*time.Second)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "live")
+		start := h.event("live").Next[0].Start
+		away := func(is bool) {
+			for _, a := range []string{ticketAddress, keyAddress, keyAddress2} {
+				f.network.setDown(a, is)
+			}
+		}
+		// Both roles away for 1.5 s in the middle of each interval: no key is missed.
+		for i := range uint32(8) {
+			time.Sleep(time.Until(start.Add(time.Duration(i)*5*time.Second + 1500*time.Millisecond)))
+			away(true)
+			time.Sleep(1500 * time.Millisecond)
+			away(false)
+			synctest.Wait()
+			if _, ok := h.sas()[i]; !ok {
+				t.Errorf("interval %d: no key: %+v", i, h.event("live"))
+			}
+		}
+		// One of two key servers away: the other one answers.
+		f.network.setDown(keyAddress, true)
+		time.Sleep(time.Until(start.Add(52 * time.Second)))
+		synctest.Wait()
+		if _, ok := h.sas()[10]; !ok {
+			t.Errorf("with one server: %+v", h.event("live"))
+		}
+		if n := f.counted("enrol"); n != 1 {
+			t.Errorf("%d enrolments", n)
+		}
+	})
+}
+
+func TestRefusedEnrolment(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 2*time.Second)
+		f.set(func() {
+			f.groups["g1"] = []*wire.Entry{live}
+			f.enrolStatus = 403
+		})
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "live")
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if e := h.event("live"); e.State != keyclient.StateRefused || !strings.Contains(e.Detail, "refuses") {
+			t.Errorf("%+v", e)
+		}
+		f.set(func() { f.enrolStatus = 0 })
+		time.Sleep(12 * time.Second)
+		synctest.Wait()
+		if e := h.event("live"); e.State != keyclient.StateKeyed {
+			t.Errorf("let in later: %+v", e)
+		}
+	})
+}
+
+func TestGrantThatIsNotForTheTicket(t *testing.T) {
+	for name, change := range map[string]func(*wire.Grant){
+		"another group":  func(g *wire.Grant) { g.Selector.Flows[0].Destination = netip.MustParseAddr("232.9.9.9") },
+		"another sender": func(g *wire.Grant) { g.Selector.Senders = []netip.Addr{receiverAddr} },
+		"another start":  func(g *wire.Grant) { g.Schedule.StartS++ },
+		"other margin":   func(g *wire.Grant) { g.Schedule.MarginMS++ },
+		"push": func(g *wire.Grant) {
+			g.Push = &wire.Push{Group: group, Sources: []netip.Addr{senderAddr}, Key: make([]byte, 32)}
+		},
+		"GMAC":        func(g *wire.Grant) { g.Transform = derive.TransformAESGMAC },
+		"NULL":        func(g *wire.Grant) { g.Transform = derive.TransformNULL },
+		"another tag": func(g *wire.Grant) { g.Tag[0] ^= 1 },
+		"no body":     func(g *wire.Grant) { g.Body = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			bubble(t, func(t *testing.T) {
+				f := newFakeServer(t)
+				live := entry("live", 2*time.Second)
+				f.set(func() {
+					f.groups["g1"] = []*wire.Entry{live}
+					f.changeGrant = func(g *wire.Grant) {
+						g.Selector.Flows = append([]wire.Flow(nil), g.Selector.Flows...)
+						change(g)
+					}
+				})
+				h := newHost(t, f, receiverAddr)
+				h.login()
+				h.join(nil, "live")
+				time.Sleep(5 * time.Second)
+				synctest.Wait()
+				if e := h.event("live"); e.Keys != 0 || len(h.sas()) != 0 || e.Detail == "" || f.counted("enrol") == 0 {
+					t.Errorf("%+v", e)
+				}
+			})
+		})
+	}
+}
+
+func TestTicketsThatAreNotTaken(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", time.Hour)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		f.set(func() {
+			f.groups["g2"] = []*wire.Entry{entry("second", time.Hour)}
+			f.changeTickets = func(a *wire.TicketsAnswer) {
+				for i := range a.Tickets {
+					if a.Tickets[i].Group == "g1" {
+						a.Tickets[i].Entries[0] = entry("forged", time.Hour).Encode()
+					}
+				}
+			}
+		})
+		if err := h.FetchTickets(t.Context()); !errors.Is(err, wire.ErrEntryNotListed) {
+			t.Errorf("%v", err)
+		}
+		// The good one is taken, the group of the bad one stays as it was.
+		if len(h.Entries()) != 2 || h.Entries()[0].Title != "live" || h.Entries()[1].Title != "second" {
+			t.Errorf("%+v", h.Entries())
+		}
+		if s := h.Status(); !strings.Contains(s.LastError, "g1") {
+			t.Errorf("status says %q", s.LastError)
+		}
+		// A removed event loses its policies only with a ticket that lacks it.
+		f.set(func() { f.changeTickets, f.groups = nil, map[string][]*wire.Entry{"g1": nil} })
+		if err := h.FetchTickets(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if len(h.Entries()) != 0 || len(h.db.Snapshot().Policies()) != 0 {
+			t.Errorf("%+v", h.Entries())
+		}
+	})
+}
+
+func TestExpiredTicketStaysInForce(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 30*time.Hour)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		f.network.setDown(ticketAddress, true)
+		time.Sleep(26 * time.Hour) // certificate and ticket have ended
+		h.end()
+		h.start()
+		synctest.Wait()
+		if s := h.Status(); s.LoggedIn || len(h.Entries()) != 1 || len(h.db.Snapshot().Policies()) != 1 {
+			t.Errorf("%+v, %d policies", s, len(h.db.Snapshot().Policies()))
+		}
+		// A damaged cache is told, and keeps nothing from starting.
+		h.end()
+		path := filepath.Join(h.dir, "tickets", "tickets.json")
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, bytes.Replace(raw, []byte(`"entries":["ey`), []byte(`"entries":["ez`), 1), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h.start()
+		if s := h.Status(); s.LastError == "" || len(s.Events) != 0 {
+			t.Errorf("damaged cache: %+v", s)
+		}
+	})
+}
+
+func TestLoginRefusals(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f, other := newFakeServer(t), newFakeServer(t)
+		h := newHost(t, f, receiverAddr)
+		_, err := h.Login(t.Context(), keyclient.Login{Name: "alice", Password: []byte("wrong")})
+		if p, is := errors.AsType[*wire.Problem](err); !errors.Is(err, keyclient.ErrRefused) || !is || p.Code != wire.CodeBadLogin {
+			t.Errorf("wrong password: %v", err)
+		}
+		_, err = h.Login(t.Context(), keyclient.Login{Name: "alice", Password: []byte("correct horse"), CASHA256: other.fingerprint()})
+		if !errors.Is(err, keyclient.ErrCA) {
+			t.Errorf("another CA: %v", err)
+		}
+		_, err = h.Login(t.Context(), keyclient.Login{Name: "alice", Password: []byte("correct horse"), Server: "https://192.0.2.9:7440"})
+		if !errors.Is(err, keyclient.ErrServer) {
+			t.Errorf("no server: %v", err)
+		}
+		_, err = h.Login(t.Context(), keyclient.Login{Name: "alice", Password: []byte("correct horse"), CASHA256: "12"})
+		if !errors.Is(err, keyclient.ErrNotConfigured) {
+			t.Errorf("short fingerprint: %v", err)
+		}
+		if h.Status().LoggedIn || f.counted("login") != 0 || other.counted("login") != 0 {
+			t.Error("logged in after all")
+		}
+	})
+}
+
+func TestLogoutForgetsEverything(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 0)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "live")
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		if len(h.sas()) == 0 {
+			t.Fatalf("not keyed: %+v", h.event("live"))
+		}
+		if err := h.Logout(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		snapshot := h.db.Snapshot()
+		if len(snapshot.SAs()) != 0 || len(snapshot.Policies()) != 0 || len(h.Events()) != 0 || h.Status().LoggedIn {
+			t.Errorf("left: %+v", h.Status())
+		}
+		err := filepath.WalkDir(h.dir, func(path string, d fs.DirEntry, err error) error {
+			if err == nil && !d.IsDir() {
+				t.Errorf("%s is left", path)
+			}
+			return err
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func TestLeaveWipesAndKeepsThePolicies(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		one, two := entry("one", 0), entry("two", 0)
+		two.Flows[0].Destination = netip.MustParseAddr("232.1.2.4")
+		f.set(func() { f.groups["g1"] = []*wire.Entry{one, two} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "one", "two")
+		time.Sleep(4 * time.Second)
+		synctest.Wait()
+		// Two events at once, each under its own key.
+		if a, b := h.event("one"), h.event("two"); a.State != keyclient.StateKeyed || b.State != keyclient.StateKeyed {
+			t.Errorf("%+v %+v", a, b)
+		}
+		if ids, err := h.Leave(t.Context(), []string{"one"}); err != nil || len(ids) != 1 || ids[0] != one.ID {
+			t.Errorf("%v %v", ids, err)
+		}
+		for _, s := range h.db.Snapshot().SAs() {
+			if s.Association == one.ID.String() {
+				t.Errorf("%v is left", s)
+			}
+		}
+		if len(h.db.Snapshot().Policies()) != 2 || len(h.Joined()) != 1 {
+			t.Error("policies or the other join are gone")
+		}
+		if _, err := h.Leave(t.Context(), []string{"nothing"}); !errors.Is(err, keyclient.ErrNoSuchEvent) {
+			t.Errorf("%v", err)
+		}
+	})
+}
+
+func TestSeveralEventsOfOneTitle(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		one, two := entry("news", time.Hour), entry("news", time.Hour)
+		two.ID[15] = 1
+		f.set(func() { f.groups["g1"] = []*wire.Entry{one, two} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		_, err := h.Join(t.Context(), []string{"news"}, nil)
+		if a, is := errors.AsType[*keyclient.AmbiguousError](err); !is || len(a.IDs) != 2 || !strings.Contains(err.Error(), two.ID.String()) {
+			t.Errorf("%v", err)
+		}
+		h.join(nil, two.ID.String())
+		if _, err := h.Leave(t.Context(), []string{"news"}); err != nil {
+			t.Errorf("the joined one is meant: %v", err)
+		}
+	})
+}
+
+func TestNewerTicketByEdition(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 0)
+		live.Time.Duration = "PT1H"
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.join(nil, "live")
+		time.Sleep(8 * time.Second)
+		synctest.Wait()
+		renamed := *live
+		renamed.Title, renamed.Edition = "renamed", 2
+		before := f.counted("tickets")
+		f.set(func() { f.groups["g1"], f.edition = []*wire.Entry{&renamed}, 2 })
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if f.counted("tickets") == before || h.event("renamed").State != keyclient.StateKeyed {
+			t.Errorf("%d fetches, %+v", f.counted("tickets")-before, h.Events())
+		}
+		if n := f.counted("enrol"); n != 1 {
+			t.Errorf("%d enrolments after a change of words", n)
+		}
+		moved := renamed
+		moved.TTL, moved.Edition = 32, 3
+		f.set(func() { f.groups["g1"], f.edition = []*wire.Entry{&moved}, 3 })
+		time.Sleep(90 * time.Second)
+		synctest.Wait()
+		if n := f.counted("enrol"); n != 2 {
+			t.Errorf("%d enrolments after a change of settings", n)
+		}
+	})
+}
