@@ -330,6 +330,11 @@ func (l *lab) suspend(number uint32) {
 	})
 }
 
+func (l *lab) restore(number uint32) {
+	l.t.Helper()
+	l.update(func(tx store.Tx) error { return tx.Restore(l.t.Context(), number, store.SourceOperator) })
+}
+
 // startOf is the start of an event's first occurrence, s.
 func startOf(t *testing.T, e store.Event) int64 {
 	t.Helper()

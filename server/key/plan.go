@@ -29,7 +29,7 @@ type plan struct {
 type broughtForward struct {
 	tag   derive.Tag
 	endMS int64
-	n     uint32 // its number of intervals then
+	n     uint32 // rows from here on go
 }
 
 func (p *plan) write(ctx context.Context, tx store.Tx) error {
@@ -64,7 +64,7 @@ func (k *keeper) plan(nowMS int64) plan {
 		k.due[id] = next
 	}
 	if len(p.looked) > 0 {
-		k.planEnds(&p)
+		k.planEnds(&p, nowMS)
 	}
 	return p
 }
@@ -129,7 +129,11 @@ func (k *keeper) planRun(p *plan, e *event, next schedule.Occurrence) error {
 
 // planEnds brings occurrences to the earlier end that their event now gives
 // them. Any other change of timing holds from the next occurrence.
-func (k *keeper) planEnds(p *plan) {
+//
+// Rows beyond the new end go, but for those whose numbers living cookies may
+// have: without them all clients would have to enrol by TLS at once. No key of
+// such an interval is given, and nothing is sent under one.
+func (k *keeper) planEnds(p *plan, nowMS int64) {
 	for tag, r := range k.runs {
 		if !p.looked[r.Event] || r.gone || r.cancelled {
 			continue
@@ -141,7 +145,7 @@ func (k *keeper) planEnds(p *plan) {
 		timing := r.timing
 		timing.EndMS = now.End.UnixMilli()
 		n, _ := timing.N()
-		p.end = append(p.end, broughtForward{tag: tag, endMS: timing.EndMS, n: n})
+		p.end = append(p.end, broughtForward{tag: tag, endMS: timing.EndMS, n: max(n, wanted(r.timing, nowMS)+1)})
 	}
 }
 

@@ -62,7 +62,9 @@ func TestRefreshVectors(t *testing.T) {
 		switch {
 		case v.What == "exchange" && given[v.Name]:
 			tried++
-			t.Run(v.Name, func(t *testing.T) { exchangeVector(t, tag, w, v.Name, v.Request, v.Answer, v.Body, v.A, v.NewW, v.AnswerNonce) })
+			t.Run(v.Name, func(t *testing.T) {
+				exchangeVector(t, tag, w, v.Name, v.Request, v.Answer, v.Body, v.A, v.NewW, v.AnswerNonce)
+			})
 		case v.What == "bad request":
 			bad++
 			t.Run(v.Why, func(t *testing.T) {

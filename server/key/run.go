@@ -67,10 +67,10 @@ func (r *run) newestRow(nowMS int64) (i uint32, ok bool) {
 
 // wanted is the highest interval whose keys must be open at nowMS: what may be
 // given, the cookies that go with it, and ten seconds in which Run may be late.
-func (r *run) wanted(nowMS int64) uint32 {
-	t := r.timing
-	ahead := t.Span() + t.Ahead + 2 + uint32((t.WindowMS+openAheadMS)/t.IntervalMS)
-	return min(t.Current(nowMS)+ahead, r.last())
+// It may lie beyond the last interval: where the end was brought forward, living
+// cookies are numbered by the old one.
+func wanted(t schedule.Timing, nowMS int64) uint32 {
+	return t.Current(nowMS) + t.Span() + t.Ahead + 2 + uint32((t.WindowMS+openAheadMS)/t.IntervalMS)
 }
 
 const openAheadMS = 10_000
@@ -98,7 +98,7 @@ func (k *keeper) takeRun(o store.Occurrence, rows []store.Row) {
 // openKeys brings what is open in line with the time: later intervals are
 // opened, past ones dropped, to be wiped when no request uses them any more.
 func (k *keeper) openKeys(nowMS int64) {
-	var wanted []wantedRow
+	var rows []wantedRow
 	for tag, r := range k.runs {
 		if r.over(nowMS) {
 			for i := range r.keys {
@@ -108,14 +108,14 @@ func (k *keeper) openKeys(nowMS int64) {
 			k.changed = true
 			continue
 		}
-		low, high := lowestNeeded(r.timing, nowMS), r.wanted(nowMS)
+		low, high := lowestNeeded(r.timing, nowMS), wanted(r.timing, nowMS)
 		for i := range r.keys {
-			if i < low || i > r.last() {
+			if i < low {
 				k.drop(r, i)
 			}
 		}
 		for i := range r.rows {
-			if i < low || i > r.last() {
+			if i < low {
 				delete(r.rows, i)
 			}
 		}
@@ -127,11 +127,11 @@ func (k *keeper) openKeys(nowMS int64) {
 				continue
 			}
 			if row, there := r.rows[i]; there {
-				wanted = append(wanted, wantedRow{run: r, interval: i, epoch: row.Epoch})
+				rows = append(rows, wantedRow{run: r, interval: i, epoch: row.Epoch})
 			}
 		}
 	}
-	k.open(wanted)
+	k.open(rows)
 }
 
 func (k *keeper) drop(r *run, i uint32) {
