@@ -78,6 +78,9 @@ func Setup(ctx context.Context, c Config, configFile string, now time.Time) (err
 	if err != nil {
 		return err
 	}
+	if err := ticket.CreateSigner(c.State, auth, now); err != nil {
+		return err
+	}
 	for _, name := range []string{"tls-ticket", "tls-key"} {
 		if _, err := ticket.NewLeaf(c.State, name, c.Hosts, auth.Certificate(), auth, func() time.Time { return now }); err != nil {
 			return err

@@ -49,6 +49,14 @@ func NewIssuer(dir string, auth *Authority, length time.Duration) *Issuer {
 	return &Issuer{signer: newSigner(dir, auth), length: length}
 }
 
+// NewReadOnlyIssuer makes tickets as the running server does, and leaves the
+// signing leaf's renewal to it.
+func NewReadOnlyIssuer(dir string, auth *Authority, length time.Duration) *Issuer {
+	i := NewIssuer(dir, auth, length)
+	i.signer.keep = true
+	return i
+}
+
 // Ticket of a group, as of the snapshot r and the time now.
 func (i *Issuer) Ticket(ctx context.Context, r store.Reader, groupNumber uint32, now time.Time) (*wire.Ticket, error) {
 	t, err := i.issue(ctx, r, groupNumber, now)

@@ -4,6 +4,7 @@ import (
 	"crypto/ed25519"
 	"crypto/rand"
 	"crypto/x509"
+	"fmt"
 	"path/filepath"
 	"sync"
 	"time"
@@ -19,10 +20,19 @@ import (
 type signer struct {
 	base string
 	auth *Authority
+	keep bool // never renew: another process does
 
 	mu   sync.Mutex
 	key  ed25519.PrivateKey // guarded by mu
 	cert *x509.Certificate  // guarded by mu
+}
+
+// CreateSigner makes the first signing leaf of a new server.
+func CreateSigner(dir string, auth *Authority, now time.Time) error {
+	s := newSigner(dir, auth)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.renew(now)
 }
 
 func newSigner(dir string, auth *Authority) *signer {
@@ -39,10 +49,13 @@ func newSigner(dir string, auth *Authority) *signer {
 func (s *signer) sign(group string, entries [][]byte, v validity, now time.Time) (string, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cert == nil || !v.start.Before(s.cert.NotAfter.Add(-signerLife/3)) || now.Before(s.cert.NotBefore) { // the last: the clock was ahead once
+	if due := s.cert == nil || !v.start.Before(s.cert.NotAfter.Add(-signerLife/3)) || now.Before(s.cert.NotBefore); due && !s.keep { // the last: the clock was ahead once
 		if err := s.renew(now); err != nil {
 			return "", err
 		}
+	}
+	if s.cert == nil {
+		return "", fmt.Errorf("%w: %s.pem is missing: the running server makes it", ErrFile, s.base)
 	}
 	claims := wire.TicketClaims{Group: group, Entries: make([]string, 0, len(entries)),
 		NotBefore: v.start.Add(-backdate).Unix(), Expires: v.end.Unix()}
