@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"regexp"
 	"strings"
 	"time"
 
@@ -94,12 +95,32 @@ func progress(e control.Event, now time.Time) string {
 	if control.JoinState(e.State) != control.JoinWaiting {
 		return ""
 	}
-	s := fmt.Sprintf("%s: %s", printable(e.Title), e.Detail)
-	if e.Until != nil {
+	return fmt.Sprintf("%s: %s", printable(e.Title), detail(e, now))
+}
+
+// detail is the sentence on an event's state, with its instants as one reads
+// them, and until when that lasts where the sentence does not say so itself.
+func detail(e control.Event, now time.Time) string {
+	timed := false
+	s := instants.ReplaceAllStringFunc(printable(e.Detail), func(text string) string {
+		t, err := time.Parse(time.RFC3339, text)
+		if err != nil {
+			return text
+		}
+		timed = true
+		return moment(t, now)
+	})
+	if s == "" {
+		s = "waits for its key"
+	}
+	if !timed && e.Until != nil {
 		s += ", until " + moment(*e.Until, now)
 	}
 	return s
 }
+
+// instants are how the agent writes times within a sentence.
+var instants = regexp.MustCompile(`\b\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
 
 // printJoined tells what a join did.
 func printJoined(out io.Writer, e control.Event, now time.Time) {
@@ -116,11 +137,7 @@ func printJoined(out io.Writer, e control.Event, now time.Time) {
 		}
 		fmt.Fprintln(out)
 	case control.JoinWaiting:
-		fmt.Fprintf(out, "%s: joined, no key yet: %s", title, e.Detail)
-		if e.Until != nil {
-			fmt.Fprintf(out, ", until %s", moment(*e.Until, now))
-		}
-		fmt.Fprintln(out, "; the agent goes on by itself")
+		fmt.Fprintf(out, "%s: joined, no key yet: %s; the agent goes on by itself\n", title, detail(e, now))
 	case control.JoinEnded:
 		fmt.Fprintf(out, "%s: %s\n", title, orElse(e.Detail, "it has ended, and does not come again"))
 		return

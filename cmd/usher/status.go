@@ -78,11 +78,8 @@ func eventDetail(e control.Event, now time.Time) string {
 	if e.Interval != nil && control.JoinState(e.State) == control.JoinKeyed {
 		fmt.Fprintf(&s, ", interval %d", *e.Interval)
 	}
-	if e.Detail != "" {
-		s.WriteString(", " + e.Detail)
-	}
-	if e.Until != nil {
-		s.WriteString(", until " + moment(*e.Until, now))
+	if e.Detail != "" || e.Until != nil && control.JoinState(e.State) == control.JoinWaiting {
+		s.WriteString(", " + detail(e, now))
 	}
 	return s.String()
 }

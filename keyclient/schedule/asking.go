@@ -170,8 +170,9 @@ func (s *step) outcome(o Outcome) {
 func (s *step) planAsk(o Outcome) {
 	m := &s.m
 	m.askAtMS = 0
-	if o.WindowOpensMS == 0 && o.WindowLastsMS == 0 {
-		return
+	lacks := m.lacking(s.now)
+	if o.WindowOpensMS == 0 && o.WindowLastsMS == 0 || !m.timing.exists(lacks) {
+		return // with keys ahead, the last windows bring nothing new
 	}
 	if !m.placed || m.spread == SpreadRedraw {
 		m.placed, m.place = true, uint32(s.rnd.Int64N(1<<32))
@@ -182,7 +183,9 @@ func (s *step) planAsk(o Outcome) {
 	}
 	opens := sent + int64(o.WindowOpensMS)
 	closes := opens + int64(o.WindowLastsMS)
-	opens = max(opens, s.now)
+	// With keys ahead, the long window before the start is still open when
+	// nothing more can be had in it yet.
+	opens = max(opens, m.timing.OpensMS(lacks), s.now)
 	if closes > opens {
 		opens += int64(uint64(closes-opens) * uint64(m.place) >> 32)
 	}

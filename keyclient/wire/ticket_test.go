@@ -137,6 +137,7 @@ func TestTicketVerifies(t *testing.T) {
 func TestTicketWithOneBitChanged(t *testing.T) {
 	a := newAuthority(t)
 	raw := a.ticket(t, "g1", entry("first").Encode()).Encode()
+	verified := 0
 	for i := range len(raw) * 8 {
 		bad := bytes.Clone(raw)
 		bad[i/8] ^= 1 << (i % 8)
@@ -144,9 +145,17 @@ func TestTicketWithOneBitChanged(t *testing.T) {
 		if err != nil {
 			continue
 		}
+		// A signature costs time: of the bits that the form lets pass, all of
+		// the certificate's last part, and every ninth elsewhere.
+		if verified++; verified%9 != 0 && i < (len(raw)-100)*8 {
+			continue
+		}
 		if _, _, err = ticket.Verify(a.roots, now); err == nil {
 			t.Errorf("bit %d (%q) changed goes unnoticed", i, raw[i/8])
 		}
+	}
+	if verified < 1000 {
+		t.Errorf("only %d changes got past the form", verified)
 	}
 }
 

@@ -298,7 +298,7 @@ func TestStartRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"u.toml:1: sever: unknown key":          "sever = 1",
 		"u.toml:1: guard: \"exact\" is not in ": "guard = \"exact\"",
-		"u.toml:10: sa[0].key_file: ":            manual("receive"),
+		"u.toml:10: sa[0].key_file: ":           manual("receive"),
 	} {
 		file := filepath.Join(dir, "u.toml")
 		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "KEY", "/none")), 0o600); err != nil {

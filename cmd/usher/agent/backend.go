@@ -84,28 +84,53 @@ func (a *Agent) Join(ctx context.Context, r *control.JoinRequest, news func(cont
 		return refusal(err)
 	}
 	a.kick()
-	deadline := time.NewTimer(time.Duration(min(r.WaitMS, int64(maxWait/time.Millisecond))) * time.Millisecond)
+	return a.follow(ctx, ids, min(time.Duration(r.WaitMS)*time.Millisecond, maxWait), news)
+}
+
+const (
+	// maxWait bounds how long one join may wait; the agent itself waits for ever.
+	maxWait = 24 * time.Hour
+	// lookAgain is how often a join that waits looks without news.
+	lookAgain = time.Second
+	// steady is for how long an event must have said the same until a join
+	// believes that its wait is a long one: while a request is under way, what
+	// comes next may be far away for an instant.
+	steady = 2 * time.Second
+)
+
+// follow tells news of events until all are settled, wait has passed, or each
+// of them waits for something that comes later than that.
+func (a *Agent) follow(ctx context.Context, ids []derive.EventID, wait time.Duration, news func(control.Event) error) error {
+	over := time.Now().Add(wait)
+	deadline := time.NewTimer(wait)
 	defer deadline.Stop()
-	over := time.Now().Add(time.Duration(r.WaitMS) * time.Millisecond)
-	told := map[derive.EventID]string{}
+	again := time.NewTicker(lookAgain)
+	defer again.Stop()
+	type said struct {
+		what  string
+		since time.Time
+	}
+	told := map[derive.EventID]said{}
 	for {
 		changed := a.keys.Changed()
 		waiting := false
 		for _, e := range a.pickEvents(ids) {
 			view := a.event(&e)
-			if s := fmt.Sprint(view.State, view.Detail, view.Until); told[e.ID] != s {
-				told[e.ID] = s
+			if what := fmt.Sprint(view.State, view.Detail, e.Until); told[e.ID].what != what {
+				told[e.ID] = said{what, time.Now()}
 				if err := news(view); err != nil {
 					return err
 				}
 			}
-			waiting = waiting || !control.JoinState(view.State).Settled() && !a.later(e, over)
+			long := a.later(e, over) && time.Since(told[e.ID].since) >= steady
+			waiting = waiting || !control.JoinState(view.State).Settled() && !long
 		}
 		if !waiting {
 			return nil
 		}
 		select {
 		case <-changed:
+		case <-again.C:
 		case <-deadline.C:
 			return nil
 		case <-ctx.Done():
@@ -113,9 +138,6 @@ func (a *Agent) Join(ctx context.Context, r *control.JoinRequest, news func(cont
 		}
 	}
 }
-
-// maxWait bounds how long one join may wait; the agent itself waits for ever.
-const maxWait = 24 * time.Hour
 
 // later tells that what an event waits for comes after the instant at which the
 // caller stops waiting, so that there is nothing to wait for.
