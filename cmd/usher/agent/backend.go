@@ -79,12 +79,33 @@ func (a *Agent) Join(ctx context.Context, r *control.JoinRequest, news func(cont
 	case "receive":
 		role = new(wire.RoleReceive)
 	}
+	if err := a.know(ctx, r.Events); err != nil {
+		return refusal(err)
+	}
 	ids, err := a.keys.Join(ctx, r.Events, role)
 	if err != nil {
 		return refusal(err)
 	}
 	a.kick()
 	return a.follow(ctx, ids, min(time.Duration(r.WaitMS)*time.Millisecond, maxWait), news)
+}
+
+// know fetches tickets where none has an event of these names, and looks at the
+// host as they ask for: before that it is not known which interface is an event's,
+// and so not whether its sender's address is this host's.
+func (a *Agent) know(ctx context.Context, names []string) error {
+	known := map[string]bool{}
+	for _, e := range a.keys.Entries() {
+		known[e.Title], known[e.ID.String()] = true, true
+	}
+	for _, name := range names {
+		if !known[name] {
+			// What fails here fails again at the join, which tells of it.
+			_ = a.keys.FetchTickets(ctx)
+			break
+		}
+	}
+	return a.do(ctx, func(ctx context.Context) error { a.look(ctx); return nil })
 }
 
 const (

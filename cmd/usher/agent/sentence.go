@@ -7,11 +7,11 @@ import (
 
 // packagePrefix is how errors of this repository name where they come from:
 // "keyclient: no such event". It is for developers, not for a terminal.
-var packagePrefix = regexp.MustCompile(`(^|: )(?:agent|keyclient|wire|schedule|derive|control|host|device|underlay|tunnel|sa|esp|config|reserve): `)
+var packagePrefix = regexp.MustCompile(`(^|: |; )(?:agent|keyclient|wire|schedule|derive|control|host|device|underlay|tunnel|sa|esp|config|reserve): `)
 
-// plain is an error's text without the names of packages.
+// plain is an error's text in one line, without the names of packages.
 func plain(err error) string {
-	s := err.Error()
+	s := strings.ReplaceAll(err.Error(), "\n", "; ")
 	for {
 		shorter := packagePrefix.ReplaceAllString(s, "$1")
 		if shorter == s {
