@@ -31,7 +31,11 @@ func printStatus(out io.Writer, s *control.Status, now time.Time) {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
 	fmt.Fprintf(w, "agent\t%s (version %s, pid %d, since %s)\n", s.State, s.Version, s.PID, moment(s.Started, now))
 	fmt.Fprintf(w, "config\t%s, loaded %s\n", s.Config.Path, moment(s.Config.Loaded, now))
-	if s.Config.Failed != nil {
+	switch {
+	case s.Config.Failed == nil:
+	case s.Config.Failed.Equal(s.Config.Loaded):
+		fmt.Fprintf(w, "\tbut not all of it: %s\n", s.Config.Error)
+	default:
 		fmt.Fprintf(w, "\trefused at %s, so the older one runs: %s\n", moment(*s.Config.Failed, now), s.Config.Error)
 	}
 	printInterface(w, s)

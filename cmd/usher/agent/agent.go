@@ -46,9 +46,12 @@ type Agent struct {
 	keys    *keyclient.Client
 	numbers *reserve.Store // of sending [[sa]]
 	started time.Time
+	first   *config.Config // what the agent was started with
 
 	requests chan request  // for the loop
 	kicked   chan struct{} // something changed: the loop looks again
+	manual   manual        // the loop's
+	applied  *host.Plan    // the loop's; what Set was last given and took
 
 	mu       sync.Mutex
 	config   *config.Config        // guarded by mu
@@ -62,8 +65,6 @@ type Agent struct {
 	state    control.State         // guarded by mu
 	past     map[string]uint64     // guarded by mu; drops of paths that ended
 	traffic  control.Traffic       // guarded by mu; traffic of paths that ended
-	manual   manual                // the loop's
-	applied  *host.Plan            // the loop's; what Set was last given and took
 }
 
 // Run runs an agent until ctx ends, and returns nil then. What it set up on the
@@ -132,11 +133,17 @@ func assemble(o Options) (*Agent, error) {
 	if err != nil {
 		return nil, err
 	}
-	a.config, a.loaded = c, a.clock.Wall()
+	a.config, a.first, a.loaded = c, c, a.clock.Wall()
 	a.numbers = reserve.Open(filepath.Join(c.Paths.State, "reserved"), a.log)
 	a.manual = manual{db: a.db, keep: c.ShowKeys, reserve: a.numbers.Take}
-	if err := a.manual.apply(c); err != nil {
+	if err := a.manual.policies(c); err != nil {
 		return nil, err
+	}
+	if err := a.manual.apply(c); err != nil {
+		// Without their keys the packets of a [[policy]] are dropped; without an
+		// agent they would leave in the clear.
+		a.log.Error("[[sa]] refused, their policies stand without keys", "error", err)
+		a.failed = &control.ConfigStatus{Failed: &a.loaded, Error: err.Error()}
 	}
 	a.keys, err = keyclient.New(keyclient.Config{
 		StateDir: c.Paths.State, Server: c.Server, CASHA256: c.CASHA256, Clock: a.clock, DB: a.db, Log: a.log,
@@ -190,8 +197,17 @@ func (a *Agent) ownAddresses() (addresses []netip.Addr, name string) {
 	return addresses, name
 }
 
-// owns tells whether an address is this host's, by whatever interface.
-func (a *Agent) owns(addr netip.Addr) bool {
-	_, ok, err := a.machine.Owner(addr)
-	return err == nil && ok
+// owner returns a function that tells whether an address is this host's, by
+// whatever interface; it asks the kernel once for each address.
+func (a *Agent) owner() func(netip.Addr) bool {
+	known := map[netip.Addr]bool{}
+	return func(addr netip.Addr) bool {
+		own, ok := known[addr]
+		if !ok {
+			_, found, err := a.machine.Owner(addr)
+			own = err == nil && found
+			known[addr] = own
+		}
+		return own
+	}
 }

@@ -298,7 +298,6 @@ func TestStartRefused(t *testing.T) {
 	for name, text := range map[string]string{
 		"u.toml:1: sever: unknown key":          "sever = 1",
 		"u.toml:1: guard: \"exact\" is not in ": "guard = \"exact\"",
-		"u.toml:10: sa[0].key_file: ":           manual("receive"),
 	} {
 		file := filepath.Join(dir, "u.toml")
 		if err := os.WriteFile(file, []byte(strings.ReplaceAll(text, "KEY", "/none")), 0o600); err != nil {
@@ -313,4 +312,26 @@ func TestStartRefused(t *testing.T) {
 			t.Error("it touched the host")
 		}
 	}
+}
+
+// TestMissingKey: a [[sa]] whose key cannot be read costs the agent nothing but
+// that key: the policy stands, and its packets are dropped, not sent in the clear.
+func TestMissingKey(t *testing.T) {
+	m := machine(underlaytest.NewNetwork(), "10.77.0.2/24")
+	r := start(t, m, strings.ReplaceAll(manual("send"), "KEY", "/none"))
+	if s := r.status(); s.Config.Failed == nil || !strings.Contains(s.Config.Error, "sa[0].key_file: open /none: ") || s.State != control.StateRunning {
+		t.Errorf("%+v", s)
+	}
+	if p := m.Plan(); p == nil || len(p.Flows) != 1 {
+		t.Errorf("plan %+v", p)
+	}
+	m.Device().Send(datagram("10.77.0.2", "232.1.2.3", 5004, "x"))
+	r.eventually("the drop", func() error {
+		for _, d := range r.status().Drops {
+			if d.Reason == "no_sa" {
+				return nil
+			}
+		}
+		return fmt.Errorf("drops %+v", r.status().Drops)
+	})
 }

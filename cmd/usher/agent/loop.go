@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"usher/cmd/usher/agent/config"
@@ -14,8 +13,8 @@ import (
 	"usher/tunnel/host"
 )
 
-// lookEvery is how often the loop looks without being told: it removes keys
-// whose time is over, and tries again what did not work.
+// lookEvery is how often the loop, without being told, removes keys whose time
+// is over, and tries again what did not work.
 const lookEvery = time.Second
 
 // request is work for the loop from another goroutine.
@@ -84,7 +83,9 @@ func (a *Agent) loop(ctx context.Context) error {
 			a.look(ctx)
 		case <-tick.C:
 			a.db.Expire(a.bootNS())
-			a.look(ctx)
+			if a.troubled() {
+				a.look(ctx)
+			}
 		}
 	}
 }
@@ -97,7 +98,7 @@ func (a *Agent) look(ctx context.Context) {
 	a.rejoin = nil
 	a.mu.Unlock()
 
-	n := plan(c, a.keys.Entries(), a.keys.Joined(), a.owns)
+	n := plan(c, a.keys.Entries(), a.keys.Joined(), a.owner())
 	problems := n.problems
 	state := control.StateRunning
 	switch {
@@ -122,8 +123,7 @@ func (a *Agent) look(ctx context.Context) {
 func (a *Agent) standUp(ctx context.Context, n *need, c *config.Config) []control.Problem {
 	var problems []control.Problem
 	fail := func(code string, err error) {
-		text, todo, _ := strings.Cut(err.Error(), " (")
-		problems = append(problems, control.Problem{Code: code, Text: text, Todo: strings.TrimSuffix(todo, ")")})
+		problems = append(problems, control.Problem{Code: code, Text: plain(err)})
 	}
 	set := func() error {
 		err := a.machine.Set(ctx, n.plan)
@@ -291,7 +291,7 @@ func (a *Agent) join(n *need, st host.Status, rejoin []int) []control.Problem {
 		}
 	}
 	if err := members.Set(want); err != nil {
-		problems = append(problems, control.Problem{Code: "membership", Text: err.Error()})
+		problems = append(problems, control.Problem{Code: "membership", Text: plain(err)})
 	}
 	for _, s := range missing {
 		problems = append(problems, control.Problem{
@@ -307,7 +307,7 @@ func unfit(st host.Status) []control.Problem {
 	var problems []control.Problem
 	for _, c := range st.Choices {
 		if c.Err != nil {
-			p := control.Problem{Code: "interface", Text: c.Err.Error(), Todo: `ip link shows the interfaces; interface = "…" in the TOML names one`}
+			p := control.Problem{Code: "interface", Text: plain(c.Err), Todo: `ip link shows the interfaces; interface = "…" in the TOML names one`}
 			if !slices.Contains(problems, p) {
 				problems = append(problems, p)
 			}
@@ -330,7 +330,7 @@ func (a *Agent) clearHost() []control.Problem {
 	if err == nil {
 		return nil
 	}
-	return []control.Problem{{Code: "host", Text: err.Error(), Todo: "usher down"}}
+	return []control.Problem{{Code: "host", Text: plain(err), Todo: "usher down"}}
 }
 
 // takeDown removes memberships, path, interface, routes and guard.
@@ -341,6 +341,13 @@ func (a *Agent) takeDown() error {
 	a.choices = nil
 	a.mu.Unlock()
 	return err
+}
+
+// troubled tells whether something does not stand that should.
+func (a *Agent) troubled() bool {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return len(a.problems) > 0 || a.state == control.StateRunning && !a.path.running()
 }
 
 // note keeps what the last look found, and tells the log of news.

@@ -38,8 +38,21 @@ type manualSA struct {
 // apart from event ids.
 func association(policy string) string { return "manual:" + policy }
 
+// policies puts the [[policy]] tables into force.
+func (m *manual) policies(c *config.Config) error {
+	policies := make([]sa.Policy, len(c.Policies))
+	for i := range c.Policies {
+		policies[i] = manualPolicy(&c.Policies[i])
+	}
+	if err := m.db.SetPolicies(sa.OriginManual, policies); err != nil {
+		return fmt.Errorf("agent: [[policy]] of %s: %w", c.File(), err)
+	}
+	return nil
+}
+
 // apply replaces what stood by what c says. What is unchanged is left alone, so
-// that a reload loses no packet; what cannot be made leaves the old state.
+// that a reload loses no packet; where something cannot be made the old state
+// stays.
 func (m *manual) apply(c *config.Config) error {
 	keys, err := c.ReadKeys()
 	if err != nil {
@@ -50,10 +63,6 @@ func (m *manual) apply(c *config.Config) error {
 			k.Wipe()
 		}
 	}()
-	policies := make([]sa.Policy, len(c.Policies))
-	for i := range c.Policies {
-		policies[i] = manualPolicy(&c.Policies[i])
-	}
 	var next []manualSA
 	var fresh []*sa.SA
 	for i := range c.SAs {
@@ -68,8 +77,8 @@ func (m *manual) apply(c *config.Config) error {
 		}
 		fresh = append(fresh, s)
 	}
-	if err := m.db.SetPolicies(sa.OriginManual, policies); err != nil {
-		return fmt.Errorf("agent: [[policy]] of %s: %w", c.File(), err)
+	if err := m.policies(c); err != nil {
+		return err
 	}
 	for _, old := range m.installed {
 		if !contains(next, old) {

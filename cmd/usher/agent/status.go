@@ -16,6 +16,7 @@ import (
 	"usher/keyclient/wire"
 	"usher/tunnel"
 	"usher/tunnel/host"
+	"usher/tunnel/underlay"
 )
 
 // Version is the version of this program: of the module where it was built from
@@ -54,9 +55,10 @@ func (a *Agent) Status(context.Context) (*control.Status, error) {
 		Offload: a.config.Offload,
 		Guard:   guardStatus(hs),
 	}
+	s.Problems = append(s.Problems, a.unapplied(ks.Server)...)
 	if a.failed != nil {
 		s.Config.Failed, s.Config.Error = a.failed.Failed, a.failed.Error
-		s.Problems = append(s.Problems, control.Problem{Code: "config", Text: "the configuration was refused, the one before runs on: " + a.failed.Error, Todo: "usher config check " + a.opts.Config + ", then sudo usher up"})
+		s.Problems = append(s.Problems, control.Problem{Code: "config", Text: "the configuration was refused: " + a.failed.Error, Todo: "usher config check " + a.opts.Config + ", then sudo usher up"})
 	}
 	realInterface(&s.Interface, a.choices)
 	if url := orElse(ks.Server, a.config.Server); url != "" {
@@ -75,6 +77,7 @@ func (a *Agent) Status(context.Context) (*control.Status, error) {
 	}
 	if a.path != nil {
 		addCounts(a.path, &s.Traffic, drops)
+		s.Offload = a.offload(s)
 	}
 	for _, r := range tunnel.Reasons() {
 		if n := drops[r.String()]; n > 0 {
@@ -82,6 +85,43 @@ func (a *Agent) Status(context.Context) (*control.Status, error) {
 		}
 	}
 	return s, nil
+}
+
+// unapplied are changes of the configuration that wait for something. mu is held.
+func (a *Agent) unapplied(server string) []control.Problem {
+	var problems []control.Problem
+	say := func(key, todo string) {
+		problems = append(problems, control.Problem{Code: "config", Text: key + " changed in " + a.opts.Config + ", and is not in force yet", Todo: todo})
+	}
+	c := a.config
+	if c.Server != "" && server != "" && c.Server != server {
+		say("server", "sudo usher login")
+	}
+	const restart = "restart the agent: programs lose no more than packets meanwhile"
+	if c.ShowKeys && !a.first.ShowKeys {
+		say("show_keys", restart)
+	}
+	if c.Paths != a.first.Paths {
+		say("[paths]", restart)
+	}
+	return problems
+}
+
+// offload says how batches leave, and counts what the socket lost. mu is held.
+func (a *Agent) offload(s *control.Status) string {
+	counting, ok := a.path.conn.(interface{ Stats() underlay.Stats })
+	if !ok {
+		return a.config.Offload
+	}
+	st := counting.Stats()
+	if st.ReceiveOverflow > 0 {
+		s.Drops = append(s.Drops, control.Drop{Reason: "socket_overflow", Packets: st.ReceiveOverflow,
+			Todo: "came faster than this host takes them: it is overloaded, or somebody floods the port"})
+	}
+	if st.SegmentationOff {
+		return a.config.Offload + ", but the driver cannot segment: packets leave one by one"
+	}
+	return a.config.Offload
 }
 
 // addCounts adds a path's counters to sums.
