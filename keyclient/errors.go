@@ -24,7 +24,7 @@ var (
 	// ErrCA means that a server showed no certificate chain under the pinned CA.
 	ErrCA = errors.New("keyclient: the server's CA is not the one of ca_sha256")
 	// ErrServer means that a server could not be reached or did not speak the protocol.
-	ErrServer = errors.New("keyclient: server")
+	ErrServer = errors.New("keyclient: no usable answer from the server")
 	// ErrRefused means that the server said no; the chain holds the *wire.Problem.
 	ErrRefused = errors.New("keyclient: refused by the server")
 	// ErrGrant means that a grant is not for what was asked; it is not used.

@@ -27,6 +27,7 @@ type stepChain struct {
 // start takes Kⱼ, and wipes it: Aⱼ and Kⱼ₊₁ are all that is needed of it.
 func (s *stepChain) start(tag derive.Tag, k *derive.Secret, b *wire.Body) {
 	s.a.Wipe()
+	s.next.Wipe()
 	s.tag, s.n, s.cookie = tag, b.CookieNumber, b.Cookie
 	s.a, s.next = derive.Step(k, tag)
 	k.Wipe()

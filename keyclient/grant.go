@@ -42,17 +42,21 @@ func (s *session) takeGrant(nonce [16]byte, r *reply) (schedule.Enrolled, error)
 	if err != nil {
 		return ev, fmt.Errorf("%w: %w", ErrServer, err)
 	}
-	if s.grant != nil && s.grant.Tag != g.Tag {
-		s.dropAll() // a new incarnation: every old key is void
-	}
+	// Records are checked against the new grant; without them it is not taken.
+	oldGrant, oldTiming := s.grant, s.timing
 	s.grant, s.timing = g, timing
-	s.chain.start(g.Tag, k, body)
-	s.tries = nil
 	s.takeTime(r, body)
 	outcome, err := s.outcome(body)
 	if err != nil {
+		s.grant, s.timing = oldGrant, oldTiming
+		k.Wipe()
 		return ev, err
 	}
+	if oldGrant != nil && oldGrant.Tag != g.Tag {
+		s.dropAll() // a new incarnation: every old key is void
+	}
+	s.chain.start(g.Tag, k, body)
+	s.tries = nil
 	spread := schedule.SpreadFixed
 	if g.Schedule.Spread == "redraw" {
 		spread = schedule.SpreadRedraw
