@@ -224,6 +224,7 @@ func (k *keeper) take(n *news) {
 	for _, id := range n.goneEvents {
 		delete(k.events, id)
 		delete(k.due, id)
+		delete(k.refused, id)
 		k.changed = true
 	}
 	if n.graph {

@@ -375,7 +375,6 @@ type viewer struct {
 	k      *derive.Secret
 	cookie [wire.CookieLen]byte
 	n      uint32
-	until  time.Time
 	keys   map[uint32]string // interval keys, by interval
 }
 

@@ -1,7 +1,6 @@
 package key
 
 import (
-	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -317,26 +316,34 @@ func TestRefusedEvents(t *testing.T) {
 	}
 	good := l.addEvent(l.newEvent(l.server.clock.now().time().Sub(testStart).Truncate(time.Second) + 2*time.Second))
 	l.viewer(base, alice).mustEnrol(l.ask(good, wire.RoleReceive))
+}
 
-	// SPIs that two events would share under one destination: found by trying,
-	// since the prefix has 24 bits only.
-	twin := good
-	start := uint64(startOf(t, good))
-	for prefix := derive.SPIPrefix(l.tagOf(good)); ; {
-		binary.BigEndian.PutUint64(twin.ID[:], binary.BigEndian.Uint64(twin.ID[:])+1)
-		if derive.SPIPrefix(derive.OccurrenceTag(twin.ID, start, 0)) == prefix {
+// TestCollision: of two events that would share SPIs under one destination the
+// later is refused; under different ones both go on.
+func TestCollision(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	first := l.newEvent(5 * time.Second)
+	start := uint64(startOf(t, first))
+	second := first
+	// The prefix has 24 bits: some thousand ids hold a pair that shares one.
+	for seen := map[[3]byte]derive.EventID{}; ; seen[derive.SPIPrefix(derive.OccurrenceTag(first.ID, start, 0))] = first.ID {
+		first.ID = derive.NewEventID()
+		if twin, found := seen[derive.SPIPrefix(derive.OccurrenceTag(first.ID, start, 0))]; found {
+			second.ID = twin
 			break
 		}
 	}
-	l.addEvent(twin)
-	if o := l.server.keeper.current.Load().byTag[l.tagOf(twin)]; o != nil || !strings.Contains(l.logs.String(), "SPIs are in use") {
-		t.Error("two events with equal SPIs and destination")
+	l.addEvent(first)
+	l.addEvent(second)
+	keyed := func(e store.Event) bool { return l.server.keeper.current.Load().byTag[l.tagOf(e)] != nil }
+	if !keyed(first) || keyed(second) || !strings.Contains(l.logs.String(), "SPIs are in use") {
+		t.Errorf("first keyed: %v, second: %v", keyed(first), keyed(second))
 	}
-	apart := twin
-	apart.Flows = slices.Clone(twin.Flows)
-	apart.Flows[0].Destination = apart.Flows[0].Destination.Next()
-	l.update(func(tx store.Tx) error { return tx.UpdateEvent(t.Context(), apart) })
-	if o := l.server.keeper.current.Load().byTag[l.tagOf(twin)]; o == nil {
+	second.Flows = slices.Clone(second.Flows)
+	second.Flows[0].Destination = second.Flows[0].Destination.Next()
+	l.update(func(tx store.Tx) error { return tx.UpdateEvent(t.Context(), second) })
+	if !keyed(first) || !keyed(second) {
 		t.Error("equal SPIs with different destinations are refused")
 	}
 }

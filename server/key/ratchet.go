@@ -3,6 +3,7 @@ package key
 import (
 	"crypto/cipher"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"sync"
@@ -101,8 +102,7 @@ func openRatchet(file slotFile, master *derive.Secret) (*ratchet, error) {
 		return nil, ErrRatchet
 	}
 	if err := r.write(r.epoch, r.m, r.mark); err != nil {
-		r.close()
-		return nil, err
+		return nil, errors.Join(err, r.close())
 	}
 	return r, nil
 }

@@ -267,8 +267,8 @@ func TestRatchetFiles(t *testing.T) {
 	}
 	if r, err = openRatchetFile(ratchetFile, master); err != nil {
 		t.Errorf("opened after close: %v", err)
-	} else {
-		r.close()
+	} else if err := r.close(); err != nil {
+		t.Error(err)
 	}
 	if _, err := openRatchetFile(filepath.Join(dir, "none"), master); !errors.Is(err, ErrNoRatchet) {
 		t.Errorf("missing: %v", err)

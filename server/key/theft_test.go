@@ -50,7 +50,7 @@ func TestTheft(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		defer r.close()
+		defer r.close() //nolint:errcheck // a copy of the file
 		for i, row := range stolen {
 			walk := r.walk()
 			sealKey, err := walk.sealKey(row.Epoch)

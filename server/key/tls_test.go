@@ -9,15 +9,18 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"errors"
 	"net"
 	"net/http"
 	"net/url"
+	"os"
 	"strings"
 	"testing"
 	"time"
 
 	"usher/keyclient/schedule"
 	"usher/keyclient/wire"
+	"usher/server/store"
 )
 
 // TestTLSRefused is attack test 27: who comes without a certificate, with one
@@ -193,8 +196,7 @@ func TestBounds(t *testing.T) {
 	closed := func(c net.Conn, within time.Duration) bool {
 		c.SetReadDeadline(time.Now().Add(within)) //nolint:errcheck // a failure shows below
 		_, err := c.Read(make([]byte, 1))
-		timeout, is := err.(net.Error)
-		return err != nil && (!is || !timeout.Timeout())
+		return err != nil && !errors.Is(err, os.ErrDeadlineExceeded)
 	}
 	silent := []net.Conn{dial(), dial()}
 	if !closed(dial(), 3*time.Second) {
@@ -234,5 +236,59 @@ func TestBounds(t *testing.T) {
 		if time.Now().After(deadline) {
 			t.Fatal("the place of a closed connection does not come free")
 		}
+	}
+}
+
+// TestRun: the running server sees a suspension by itself, and ends with its
+// context.
+func TestRun(t *testing.T) {
+	l, v, _ := enrolled(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- l.server.Run(ctx) }()
+	if _, err := l.store.Update(t.Context(), func(tx store.Tx) error {
+		return tx.Suspend(t.Context(), v.number, store.SourceOperator, "test")
+	}); err != nil {
+		t.Fatal(err)
+	}
+	poll := time.NewTicker(10 * time.Millisecond)
+	defer poll.Stop()
+	for deadline := time.After(10 * time.Second); v.refresh(0).Status != uint8(schedule.StatusWithheld); {
+		select {
+		case <-poll.C:
+		case <-deadline:
+			t.Fatal("the suspension is not seen")
+		}
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestConfig: what is missing or out of range is named.
+func TestConfig(t *testing.T) {
+	l := newLab(t)
+	for field, change := range map[string]func(*Config){
+		"Store":            func(c *Config) { c.Store = nil },
+		"Clock":            func(c *Config) { c.Clock.Wall = nil },
+		"Log":              func(c *Config) { c.Log = nil },
+		"MasterKeyFile":    func(c *Config) { c.MasterKeyFile = "" },
+		"RatchetFile":      func(c *Config) { c.RatchetFile = "" },
+		"Roots":            func(c *Config) { c.Roots = nil },
+		"Certificate":      func(c *Config) { c.Certificate = nil },
+		"RefreshAddresses": func(c *Config) { c.RefreshAddresses = []string{"127.0.0.1:7441"} },
+		"Poll":             func(c *Config) { c.Poll = time.Second },
+		"Stale":            func(c *Config) { c.Stale = -1 },
+	} {
+		c := l.config
+		change(&c)
+		if _, err := New(t.Context(), c); !errors.Is(err, ErrConfig) || !strings.Contains(err.Error(), field) {
+			t.Errorf("%s: %v", field, err)
+		}
+	}
+	l.start()
+	if _, err := New(t.Context(), l.config); !errors.Is(err, ErrRatchetInUse) {
+		t.Errorf("two servers on one ratchet: %v", err)
 	}
 }
