@@ -57,7 +57,7 @@ func Setup(ctx context.Context, c Config, configFile string, now time.Time) (err
 		made = append(made, c.path(name))
 	}
 	for _, name := range made {
-		if _, err := os.Lstat(name); name != "" && !errors.Is(err, fs.ErrNotExist) {
+		if _, err := os.Lstat(name); err == nil {
 			return fmt.Errorf("%w: %s exists: nothing was changed", ErrSetUp, name)
 		}
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/coreos/go-systemd/v22/journal"
 	"github.com/spf13/cobra"
 	slogjournal "github.com/systemd/slog-journal"
 
@@ -68,7 +69,7 @@ func notify(log *slog.Logger, state string) {
 
 // logger writes to the journal where standard error is the journal, else text.
 func (a *app) logger(level slog.Level) (*slog.Logger, error) {
-	if a.getenv("JOURNAL_STREAM") != "" && a.err == io.Writer(os.Stderr) {
+	if toJournal, err := journal.StderrIsJournalStream(); err == nil && toJournal && a.err == io.Writer(os.Stderr) {
 		h, err := slogjournal.NewHandler(&slogjournal.Options{Level: level, ReplaceAttr: upper, ReplaceGroup: strings.ToUpper})
 		if err != nil {
 			return nil, fmt.Errorf("log to the journal: %w", err)
