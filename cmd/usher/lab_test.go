@@ -315,8 +315,8 @@ func TestManualKeys(t *testing.T) {
 	if _, err := left.usher("agent"); err == nil || !strings.Contains(err.Error(), "already running (pid ") {
 		t.Errorf("a second agent: %v", err)
 	}
-	if _, err := left.usher("agent", "--socket", "/run/usher/other.sock"); err == nil {
-		t.Error("a second agent with another socket ran")
+	if _, err := left.usher("agent", "--socket", "/run/usher/other.sock"); err == nil || !strings.Contains(err.Error(), "already running (pid ") {
+		t.Errorf("a second agent with another socket: %v", err)
 	}
 
 	// Down with the agent alive, and with it dead.

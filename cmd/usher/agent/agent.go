@@ -76,7 +76,17 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer lock.Release() //nolint:errcheck // the process ends
-	a, err := assemble(o)
+	c, err := loadConfig(o.Config)
+	if err != nil {
+		return err
+	}
+	// Two agents with two sockets would share identity, counters and usher0.
+	state, err := lockState(c.Paths.State)
+	if err != nil {
+		return err
+	}
+	defer state.Close() //nolint:errcheck // the process ends
+	a, err := assemble(o, c)
 	if err != nil {
 		return err
 	}
@@ -121,17 +131,13 @@ func Run(ctx context.Context, o Options) error {
 }
 
 // assemble makes an agent without touching the host.
-func assemble(o Options) (*Agent, error) {
+func assemble(o Options, c *config.Config) (*Agent, error) {
 	a := &Agent{
 		opts: o, log: o.Log, clock: o.Clock, machine: o.Machine, db: sa.NewDB(), started: o.Clock.Wall(),
 		requests: make(chan request), kicked: make(chan struct{}, 1), state: control.StateIdle, past: map[string]uint64{},
 	}
 	if a.machine == nil {
 		a.machine = Host(a.log)
-	}
-	c, err := loadConfig(o.Config)
-	if err != nil {
-		return nil, err
 	}
 	a.config, a.first, a.loaded = c, c, a.clock.Wall()
 	a.numbers = reserve.Open(filepath.Join(c.Paths.State, "reserved"), a.log)
@@ -145,6 +151,7 @@ func assemble(o Options) (*Agent, error) {
 		a.log.Error("[[sa]] refused, their policies stand without keys", "error", err)
 		a.failed = &control.ConfigStatus{Failed: &a.loaded, Error: err.Error()}
 	}
+	var err error
 	a.keys, err = keyclient.New(keyclient.Config{
 		StateDir: c.Paths.State, Server: c.Server, CASHA256: c.CASHA256, Clock: a.clock, DB: a.db, Log: a.log,
 		OwnAddresses: a.ownAddresses, ESPPort: c.Port, KeepMaterial: c.ShowKeys,
@@ -153,6 +160,14 @@ func assemble(o Options) (*Agent, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// lockState takes the state folder for this agent alone.
+func lockState(dir string) (*os.File, error) {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("agent: state folder: %w", err)
+	}
+	return control.LockFile(filepath.Join(dir, "agent.lock"))
 }
 
 // loadConfig reads the TOML. One that is not there is an empty one: an agent

@@ -46,7 +46,11 @@ func (a *Agent) Login(ctx context.Context, r *control.LoginRequest) (*control.Lo
 			}
 		}
 	}
-	a.kick()
+	// Whoever was told that he is logged in may start to send: the guard stands
+	// before he is told.
+	if err := a.settle(ctx); err != nil {
+		return nil, refusal(err)
+	}
 	return out, nil
 }
 
@@ -58,7 +62,7 @@ func (a *Agent) Logout(ctx context.Context) (*control.Done, error) {
 	if err := a.keys.Logout(ctx); err != nil {
 		return nil, refusal(err)
 	}
-	if err := a.do(ctx, func(ctx context.Context) error { a.look(ctx); return nil }); err != nil {
+	if err := a.settle(ctx); err != nil {
 		return nil, refusal(err)
 	}
 	return &control.Done{Text: "Logged out: identity, tickets, joins and keys are gone, and their events are no longer protected."}, nil
@@ -86,7 +90,9 @@ func (a *Agent) Join(ctx context.Context, r *control.JoinRequest, news func(cont
 	if err != nil {
 		return refusal(err)
 	}
-	a.kick()
+	if err := a.settle(ctx); err != nil {
+		return refusal(err)
+	}
 	return a.follow(ctx, ids, min(time.Duration(r.WaitMS)*time.Millisecond, maxWait), news)
 }
 
@@ -193,7 +199,9 @@ func (a *Agent) Leave(ctx context.Context, r *control.LeaveRequest) (*control.Ev
 	if err != nil {
 		return nil, refusal(err)
 	}
-	a.kick()
+	if err := a.settle(ctx); err != nil {
+		return nil, refusal(err)
+	}
 	out := &control.Events{Events: []control.Event{}}
 	for _, e := range a.pickEvents(ids) {
 		out.Events = append(out.Events, a.event(&e))

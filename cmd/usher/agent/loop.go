@@ -40,6 +40,14 @@ func (a *Agent) do(ctx context.Context, work func(context.Context) error) error 
 	}
 }
 
+// settle makes the loop look now, and waits until the host is as it should be.
+func (a *Agent) settle(ctx context.Context) error {
+	return a.do(ctx, func(ctx context.Context) error {
+		a.look(ctx)
+		return nil
+	})
+}
+
 // kick makes the loop look soon.
 func (a *Agent) kick() {
 	select {

@@ -28,29 +28,39 @@ func Acquire(socket string) (*Lock, error) {
 	if err := os.MkdirAll(filepath.Dir(socket), 0o755); err != nil {
 		return nil, fmt.Errorf("control: folder of the socket: %w", err)
 	}
-	f, err := os.OpenFile(socket+".lock", os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
+	f, err := LockFile(socket + ".lock")
+	if err != nil {
+		return nil, err
+	}
+	return &Lock{socket: socket, file: f}, nil
+}
+
+// LockFile takes the lock of a file, which is made where it is missing, until
+// the file is closed. Errors as of [Acquire].
+func LockFile(name string) (*os.File, error) {
+	f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|unix.O_NOFOLLOW, 0o600)
 	if err != nil {
 		return nil, fmt.Errorf("control: lock: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		defer f.Close() //nolint:errcheck // nothing was written
 		if !errors.Is(err, unix.EWOULDBLOCK) {
-			return nil, fmt.Errorf("control: lock %s: %w", f.Name(), err)
+			return nil, fmt.Errorf("control: lock %s: %w", name, err)
 		}
 		holder, _ := io.ReadAll(io.LimitReader(f, 16)) // the pid is a courtesy
 		if pid := strings.TrimSpace(string(holder)); pid != "" {
-			return nil, fmt.Errorf("%w (pid %s, socket %s)", ErrRunning, pid, socket)
+			return nil, fmt.Errorf("%w (pid %s, lock %s)", ErrRunning, pid, name)
 		}
-		return nil, fmt.Errorf("%w (socket %s)", ErrRunning, socket)
+		return nil, fmt.Errorf("%w (lock %s)", ErrRunning, name)
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
-		if err != nil {
-			f.Close() //nolint:errcheck // the write error is told
-			return nil, fmt.Errorf("control: lock: %w", err)
-		}
 	}
-	return &Lock{socket: socket, file: f}, nil
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("control: lock %s: %w", name, err), f.Close())
+	}
+	return f, nil
 }
 
 // Release gives the lock back. The file stays: removing it would let two agents
