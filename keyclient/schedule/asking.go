@@ -71,30 +71,31 @@ func (s *step) retryMS(failed int) int64 {
 	return max(wait, 1)
 }
 
-// marginPull is Tᵢ − margin for the interval i that is lacking, if nothing else
-// will ask for it in time and it was not pulled for already.
+// marginPull is when a key that is lacking will be pulled for, if nothing else
+// asks for it in time: Tᵢ − margin, or at once, but not twice in one interval.
 func (s *step) marginPull() (atMS int64, ok bool) {
 	m := &s.m
-	if m.state != StateKeyed {
-		return 0, false
-	}
 	i := m.lacking(s.now)
 	begins := m.timing.T(i)
-	if !m.timing.exists(i) || m.pulled && m.pulledFor == i || m.askAtMS != 0 && m.askAtMS <= max(begins, s.now) {
+	if m.state != StateKeyed || !m.timing.exists(i) || m.askAtMS != 0 && m.askAtMS <= max(begins, s.now) {
 		return 0, false
 	}
-	return begins - m.timing.MarginMS(), true
+	return max(begins-m.timing.MarginMS(), m.pulledUntilMS), true
 }
 
 // pullInMargin is the row "keyed: Tᵢ − margin without i": at a random instant
-// of the margin, once for each i.
+// of the margin.
 func (s *step) pullInMargin() {
 	at, ok := s.marginPull()
 	if !ok || !s.m.cookied() || s.now < at {
 		return
 	}
-	s.m.pulled, s.m.pulledFor = true, s.m.lacking(s.now)
-	s.m.askAtMS = s.draw(s.now, max(at, s.now)+s.m.timing.MarginMS())
+	t := s.m.timing
+	s.m.pulledUntilMS = t.StartMS
+	if s.now >= t.StartMS {
+		s.m.pulledUntilMS = t.endMS(t.running(s.now))
+	}
+	s.m.askAtMS = s.draw(s.now, max(at, s.now)+t.MarginMS())
 }
 
 // unanswered takes the end of a try without an answer. It never makes the next
@@ -138,9 +139,6 @@ func (s *step) answered(ev Answered) {
 // of docs/keying.md §5.5 but for 3 and 4.
 func (s *step) outcome(o Outcome) {
 	m := &s.m
-	if !o.Status.CarriesCookie() {
-		return // no grant is without one; its driver has refused it
-	}
 	m.hasCookie, m.cookieNumber = true, o.CookieNumber
 	s.clockRead(o)
 	switch o.Status {

@@ -68,6 +68,13 @@ func (s *step) enrolDue() {
 // enrolled takes a grant: the row "enrolling: answer".
 func (s *step) enrolled(ev Enrolled) {
 	m := &s.m
+	if !ev.Status.CarriesCookie() {
+		// No grant is without one; its driver should have refused it.
+		if m.enrolBusy {
+			s.enrolLater(0)
+		}
+		return
+	}
 	m.enrolBusy, m.enrolAtMS, m.enrolFailures = false, 0, 0
 	m.grantedMS = s.now
 	if ev.Timing != (Timing{}) {
@@ -80,7 +87,7 @@ func (s *step) enrolled(ev Enrolled) {
 	}
 	m.addresses = max(ev.Addresses, 1)
 	m.edition = ev.Edition
-	m.pulled, m.datagramAsking = false, false
+	m.pulledUntilMS, m.datagramAsking = 0, false
 	m.askAtMS, m.tries, m.state = 0, 0, StateEnrolling
 	s.outcome(ev.Outcome)
 	if m.role == RoleSend && m.cookied() {

@@ -133,18 +133,17 @@ type Machine struct {
 
 	// Refreshes: the next try's instant (0: none), tries in this asking, the
 	// address in turn of so many, whether the servers were silent, the place
-	// in the window (a fraction of 2³²), and the interval pulled for in its
-	// margin.
-	askAtMS   int64
-	tries     int
-	address   uint32
-	addresses int
-	away      bool
-	spread    Spread
-	placed    bool
-	place     uint32
-	pulled    bool
-	pulledFor uint32
+	// in the window (a fraction of 2³²), and until when nothing is pulled for
+	// in the margin once more.
+	askAtMS       int64
+	tries         int
+	address       uint32
+	addresses     int
+	away          bool
+	spread        Spread
+	placed        bool
+	place         uint32
+	pulledUntilMS int64
 
 	// Datagrams: when this asking goes over to HTTPS, and whether any was
 	// ever sent and ever answered.

@@ -184,5 +184,8 @@ func (s *step) clampKeys(o Outcome) (keys Span, ok bool) {
 		keys.Last = min(keys.Last, n-1)
 	}
 	keys.Last = min(keys.Last, math.MaxUint32-1)
-	return keys, keys.First <= keys.Last
+	// None comes an interval before it may be given, however clocks differ: a
+	// machine that took it would take the keys between for given, too.
+	tooEarly := s.m.timing.OpensMS(keys.Last) > s.now+s.m.timing.IntervalMS
+	return keys, keys.First <= keys.Last && !tooEarly
 }
