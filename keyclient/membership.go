@@ -127,7 +127,7 @@ func (c *Client) runMembership(ctx context.Context, m *membership) {
 	over := make(chan *session, 4)   // sessions that ended
 	running := make(map[int64]bool)  // sessions, by start
 	finished := make(map[int64]bool) // occurrences that are done with, though perhaps not over by the clock
-	for {
+	for ctx.Err() == nil {           // else a session that just ended would begin anew
 		wake := c.renewals()
 		plan := c.planMembership(m, running, finished)
 		for _, o := range plan.begin {
