@@ -77,14 +77,14 @@ func (t Timing) Decide(q Question) Verdict {
 	current := t.Current(q.NowMS)
 	switch status {
 	case StatusGiven:
-		v.Given = t.giveable(q)
+		v.Given = t.toGive(q)
 		if len(v.Given) > 0 {
 			v.FirstAfter = v.Given[len(v.Given)-1] + 1
 		} else if q.Want > 0 {
 			v.Status = StatusNotYet
 		}
 	case StatusIncomplete:
-		v.Given = t.giveable(q)
+		v.Given = t.toGive(q)
 		v.FirstAfter = max(current+1, q.First)
 	case StatusWithheld:
 		v.FirstAfter = max(current+1, q.First)
@@ -107,9 +107,9 @@ func (t Timing) status(q Question) Status {
 	}
 }
 
-// giveable are the intervals of step 9: from max(c, first) on as long as each
+// toGive are the intervals of step 9: from max(c, first) on as long as each
 // may be given and all of its records fit.
-func (t Timing) giveable(q Question) []uint32 {
+func (t Timing) toGive(q Question) []uint32 {
 	perInterval := max(q.RecordsPerInterval, 1)
 	var given []uint32
 	for i := max(t.Current(q.NowMS), q.First); t.Givable(i, q.NowMS) && i <= q.NewestRow; i++ {
