@@ -116,19 +116,19 @@ func (c *Client) load() error {
 	}
 	c.trust.load(rawCA)
 	if c.identity, err = loadIdentity(c.dir, c.trust); err != nil {
-		c.fail("identity cannot be used", err)
+		c.fail("load identity", err)
 	}
 	c.planRenewal()
 	held, err := loadTickets(c.dir, c.trust)
 	if err != nil {
-		c.fail("cached tickets cannot be used", err)
+		c.fail("load cached tickets", err)
 	}
 	if err := c.setTickets(held); err != nil {
-		c.fail("policies of cached tickets cannot be set", err)
+		c.fail("set policies of cached tickets", err)
 	}
 	joins, err := loadJoins(c.dir)
 	if err != nil {
-		c.fail("remembered joins cannot be used", err)
+		c.fail("load joins", err)
 	}
 	for _, j := range joins {
 		c.joined[j.Event] = newMembership(j.Event, j.Role)
@@ -244,9 +244,9 @@ func (c *Client) AddressesChanged() {
 }
 
 // fail notes what went wrong where nobody waits for an error. mu is held.
-func (c *Client) fail(what string, err error) {
+func (c *Client) fail(work string, err error) {
 	c.lastError = err.Error()
-	c.log.Warn(what, "error", err)
+	c.log.Warn("keying work failed", "work", work, "error", err)
 	c.notify()
 }
 

@@ -154,6 +154,13 @@ func material(e *wire.Entry, i uint32) []byte {
 	return key[:]
 }
 
+// pass lets the bubble's time pass, and waits until all that is due is done.
+func pass(d time.Duration) {
+	<-time.After(d)
+	synctest.Wait()
+}
+
+// bubble runs a test in a synctest bubble: minutes take milliseconds.
 func bubble(t *testing.T, test func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, test)

@@ -140,7 +140,7 @@ func (c *Client) renewLoop(ctx context.Context) {
 				return
 			}
 			c.mu.Lock()
-			c.fail("certificate could not be renewed", err)
+			c.fail("renew certificate", err)
 			c.mu.Unlock()
 			wait, backoff = c.jitter(backoff), min(2*backoff, lastRetry)
 			wake = nil // our own failure is no reason to hurry

@@ -27,23 +27,20 @@ func TestReceiverIsKeyedThroughAnOccurrence(t *testing.T) {
 		h := newHost(t, f, receiverAddr)
 		h.login()
 		h.join(nil, "live")
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		e := h.event("live")
 		if e.State != keyclient.StateWaiting || !e.Until.Equal(e.Next[0].Start.Add(-6*time.Second)) || !strings.Contains(e.Detail, "begins at") || f.counted("enrol") != 0 {
 			t.Errorf("before the initial period: %+v", e)
 		}
 		start := e.Next[0].Start
-		time.Sleep(time.Until(start))
-		synctest.Wait()
+		pass(time.Until(start))
 		if e = h.event("live"); e.State != keyclient.StateKeyed || e.Current != 0 || f.counted("enrol") != 1 {
 			t.Errorf("at the start: %+v", e)
 		}
 		// In the middle of each interval there is its key; what is held has the
 		// right bytes, and no association stays longer than its grace.
 		for i := range uint32(12) {
-			time.Sleep(time.Until(start.Add(time.Duration(i)*5*time.Second + 2500*time.Millisecond)))
-			synctest.Wait()
+			pass(time.Until(start.Add(time.Duration(i)*5*time.Second + 2500*time.Millisecond)))
 			held := h.sas()
 			info, ok := held[i]
 			if !ok || info.Direction != sa.Inbound || info.Transform != esp.Transform(derive.TransformAES256GCM) {
@@ -67,8 +64,7 @@ func TestReceiverIsKeyedThroughAnOccurrence(t *testing.T) {
 		if n := f.counted("enrol"); n != 1 {
 			t.Errorf("%d enrolments", n)
 		}
-		time.Sleep(10 * time.Second)
-		synctest.Wait()
+		pass(10 * time.Second)
 		if n := len(h.sas()); n != 0 {
 			t.Errorf("%d associations after the end", n)
 		}
@@ -121,8 +117,7 @@ func TestJoinOutlivesTheAgent(t *testing.T) {
 		h.login()
 		h.join(nil, "daily")
 		start := h.event("daily").Next[0].Start
-		time.Sleep(time.Until(start) + 7*time.Second)
-		synctest.Wait()
+		pass(time.Until(start) + 7*time.Second)
 		if h.sas()[1].SPI == 0 {
 			t.Fatalf("not keyed: %+v", h.event("daily"))
 		}
@@ -136,18 +131,16 @@ func TestJoinOutlivesTheAgent(t *testing.T) {
 		if len(h.db.Snapshot().Policies()) == 0 {
 			t.Error("no policies out of the cache")
 		}
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		if info := h.sas()[1]; !bytes.Equal(info.Material.Reveal(), material(daily, 1)) {
 			t.Errorf("after the restart: %+v", h.event("daily"))
 		}
 		// And at the next occurrence, with nobody logged in: the machine was off
 		// meanwhile, and the certificate is to be renewed first.
 		h.end()
-		time.Sleep(time.Until(start.Add(23 * time.Hour)))
+		pass(time.Until(start.Add(23 * time.Hour)))
 		h.start()
-		time.Sleep(time.Until(start.Add(24*time.Hour + 2500*time.Millisecond)))
-		synctest.Wait()
+		pass(time.Until(start.Add(24*time.Hour + 2500*time.Millisecond)))
 		if e := h.event("daily"); e.State != keyclient.StateKeyed || e.Current != 0 {
 			t.Errorf("at the next occurrence: %+v, %s", e, h.Status().LastError)
 		}
@@ -185,8 +178,7 @@ func TestSenderIsBoundToItsClock(t *testing.T) {
 		start := h.event("live").Next[0].Start.Add(-3 * time.Second) // by the host's clock
 		for i := range uint32(6) {
 			begins := start.Add(time.Duration(i) * 5 * time.Second)
-			time.Sleep(time.Until(begins.Add(2500 * time.Millisecond)))
-			synctest.Wait()
+			pass(time.Until(begins.Add(2500 * time.Millisecond)))
 			info, ok := h.sas()[i]
 			if !ok {
 				t.Fatalf("interval %d: %+v", i, h.event("live"))
@@ -216,10 +208,9 @@ func TestSenderWhoStartsLateBeginsHighUp(t *testing.T) {
 			t.Errorf("role %v", e.Role)
 		}
 		start := h.event("live").Next[0].Start
-		time.Sleep(time.Until(start) + 3*time.Second)
+		pass(time.Until(start) + 3*time.Second)
 		h.join(nil, "live")
-		time.Sleep(time.Second)
-		synctest.Wait()
+		pass(time.Second)
 		boot := h.clock.BootNS()
 		out := h.db.Snapshot().Outbound(sa.Tuple{Source: senderAddr, Destination: group, Protocol: 17, SourcePort: 1, DestinationPort: 5004, HasPorts: true})
 		if out == nil || out.SA(boot) == nil {
@@ -242,21 +233,18 @@ func TestSuspendedGoesDarkAtTheEndOfWhatItHolds(t *testing.T) {
 		h.login()
 		h.join(nil, "live")
 		start := h.event("live").Next[0].Start
-		time.Sleep(time.Until(start) + 12*time.Second)
-		synctest.Wait()
+		pass(time.Until(start) + 12*time.Second)
 		f.set(func() { f.suspended = true })
 		last := uint32(0)
 		for i := range h.sas() {
 			last = max(last, i)
 		}
 		end := start.Add(time.Duration(last+1) * 5 * time.Second)
-		time.Sleep(time.Until(end) - time.Millisecond)
-		synctest.Wait()
+		pass(time.Until(end) - time.Millisecond)
 		if _, ok := h.sas()[last]; !ok {
 			t.Error("dark before the end of what it holds")
 		}
-		time.Sleep(2500 * time.Millisecond) // and the grace
-		synctest.Wait()
+		pass(2500 * time.Millisecond) // and the grace
 		if n := len(h.sas()); n != 0 {
 			t.Errorf("%d associations afterwards", n)
 		}
@@ -268,8 +256,7 @@ func TestSuspendedGoesDarkAtTheEndOfWhatItHolds(t *testing.T) {
 		}
 		// A lifted suspension needs no login.
 		f.set(func() { f.suspended = false })
-		time.Sleep(8 * time.Second)
-		synctest.Wait()
+		pass(8 * time.Second)
 		if e := h.event("live"); e.State != keyclient.StateKeyed {
 			t.Errorf("restored: %+v", e)
 		}
@@ -292,9 +279,9 @@ func TestServersAway(t *testing.T) {
 		}
 		// Both roles away for 1.5 s in the middle of each interval: no key is missed.
 		for i := range uint32(8) {
-			time.Sleep(time.Until(start.Add(time.Duration(i)*5*time.Second + 1500*time.Millisecond)))
+			pass(time.Until(start.Add(time.Duration(i)*5*time.Second + 1500*time.Millisecond)))
 			away(true)
-			time.Sleep(1500 * time.Millisecond)
+			pass(1500 * time.Millisecond)
 			away(false)
 			synctest.Wait()
 			if _, ok := h.sas()[i]; !ok {
@@ -303,8 +290,7 @@ func TestServersAway(t *testing.T) {
 		}
 		// One of two key servers away: the other one answers.
 		f.network.setDown(keyAddress, true)
-		time.Sleep(time.Until(start.Add(52 * time.Second)))
-		synctest.Wait()
+		pass(time.Until(start.Add(52 * time.Second)))
 		if _, ok := h.sas()[10]; !ok {
 			t.Errorf("with one server: %+v", h.event("live"))
 		}
@@ -325,14 +311,12 @@ func TestRefusedEnrolment(t *testing.T) {
 		h := newHost(t, f, receiverAddr)
 		h.login()
 		h.join(nil, "live")
-		time.Sleep(4 * time.Second)
-		synctest.Wait()
+		pass(4 * time.Second)
 		if e := h.event("live"); e.State != keyclient.StateRefused || !strings.Contains(e.Detail, "refuses") {
 			t.Errorf("%+v", e)
 		}
 		f.set(func() { f.enrolStatus = 0 })
-		time.Sleep(12 * time.Second)
-		synctest.Wait()
+		pass(12 * time.Second)
 		if e := h.event("live"); e.State != keyclient.StateKeyed {
 			t.Errorf("let in later: %+v", e)
 		}
@@ -367,8 +351,7 @@ func TestGrantThatIsNotForTheTicket(t *testing.T) {
 				h := newHost(t, f, receiverAddr)
 				h.login()
 				h.join(nil, "live")
-				time.Sleep(5 * time.Second)
-				synctest.Wait()
+				pass(5 * time.Second)
 				if e := h.event("live"); e.Keys != 0 || len(h.sas()) != 0 || e.Detail == "" || f.counted("enrol") == 0 {
 					t.Errorf("%+v", e)
 				}
@@ -386,8 +369,7 @@ func TestLeaveWipesAndKeepsThePolicies(t *testing.T) {
 		h := newHost(t, f, receiverAddr)
 		h.login()
 		h.join(nil, "one", "two")
-		time.Sleep(4 * time.Second)
-		synctest.Wait()
+		pass(4 * time.Second)
 		// Two events at once, each under its own key.
 		if a, b := h.event("one"), h.event("two"); a.State != keyclient.StateKeyed || b.State != keyclient.StateKeyed {
 			t.Errorf("%+v %+v", a, b)
@@ -418,14 +400,12 @@ func TestNewerTicketByEdition(t *testing.T) {
 		h := newHost(t, f, receiverAddr)
 		h.login()
 		h.join(nil, "live")
-		time.Sleep(8 * time.Second)
-		synctest.Wait()
+		pass(8 * time.Second)
 		renamed := *live
 		renamed.Title, renamed.Edition = "renamed", 2
 		before := f.counted("tickets")
 		f.set(func() { f.groups["g1"], f.edition = []*wire.Entry{&renamed}, 2 })
-		time.Sleep(20 * time.Second)
-		synctest.Wait()
+		pass(20 * time.Second)
 		if f.counted("tickets") == before || h.event("renamed").State != keyclient.StateKeyed {
 			t.Errorf("%d fetches, %+v", f.counted("tickets")-before, h.Events())
 		}
@@ -435,8 +415,7 @@ func TestNewerTicketByEdition(t *testing.T) {
 		moved := renamed
 		moved.TTL, moved.Edition = 32, 3
 		f.set(func() { f.groups["g1"], f.edition = []*wire.Entry{&moved}, 3 })
-		time.Sleep(90 * time.Second)
-		synctest.Wait()
+		pass(90 * time.Second)
 		if n := f.counted("enrol"); n != 2 {
 			t.Errorf("%d enrolments after a change of settings", n)
 		}

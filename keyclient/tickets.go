@@ -146,7 +146,7 @@ func (c *Client) FetchTickets(ctx context.Context) error {
 	err := c.fetchTickets(ctx)
 	if err != nil && ctx.Err() == nil {
 		c.mu.Lock()
-		c.fail("tickets could not be fetched", err)
+		c.fail("fetch tickets", err)
 		c.mu.Unlock()
 	}
 	return err

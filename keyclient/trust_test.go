@@ -5,7 +5,6 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"usher/keyclient"
@@ -71,18 +70,16 @@ func TestRestartedKeyServer(t *testing.T) {
 		h := newHost(t, f, receiverAddr)
 		h.login()
 		h.join(nil, "live")
-		time.Sleep(8 * time.Second)
+		pass(8 * time.Second)
 		f.network.setDown(keyAddress, true)
 		f.network.setDown(keyAddress2, true)
-		time.Sleep(2 * time.Minute) // longer than any cookie lives
-		synctest.Wait()
+		pass(2 * time.Minute) // longer than any cookie lives
 		if e := h.event("live"); e.State != keyclient.StateWaiting || e.Keys != 0 || !strings.Contains(e.Detail, "no usable answer") {
 			t.Errorf("servers away: %+v", e)
 		}
 		f.network.setDown(keyAddress, false)
 		f.network.setDown(keyAddress2, false)
-		time.Sleep(90 * time.Second) // retries are up to a minute apart by now
-		synctest.Wait()
+		pass(90 * time.Second) // retries are up to a minute apart by now
 		if e := h.event("live"); e.State != keyclient.StateKeyed || e.Current < 0 || f.counted("enrol") < 2 {
 			t.Errorf("back: %+v, %d enrolments", e, f.counted("enrol"))
 		}
@@ -100,14 +97,12 @@ func TestCertificateIsRenewedInTime(t *testing.T) {
 			t.Errorf("planned at %v, ends at %v", at, first)
 		}
 		f.network.setDown(ticketAddress, true)
-		time.Sleep(100 * time.Minute)
-		synctest.Wait()
+		pass(100 * time.Minute)
 		if s := h.Status(); s.LastError == "" || s.NotAfter != first {
 			t.Errorf("%+v", s)
 		}
 		f.network.setDown(ticketAddress, false)
-		time.Sleep(19 * time.Minute) // the longest pause between tries
-		synctest.Wait()
+		pass(19 * time.Minute) // the longest pause between tries
 		if s := h.Status(); !s.LoggedIn || !s.NotAfter.After(first) || f.counted("renew") != 1 || f.counted("login") != 1 {
 			t.Errorf("%+v, %d renewals", s, f.counted("renew"))
 		}

@@ -35,7 +35,7 @@ func TestFromTimeFollowsTheBubble(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := clock.FromTime()
 		wall := c.Wall()
-		time.Sleep(90 * time.Minute)
+		<-time.After(90 * time.Minute)
 		if c.Boot() != 90*time.Minute {
 			t.Errorf("boot = %v", c.Boot())
 		}

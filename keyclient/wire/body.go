@@ -90,7 +90,7 @@ const (
 // bytes as needed (the grant). The caller wipes the result.
 func (b *Body) Encode(length int) ([]byte, error) {
 	if err := b.check(); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrEncode, err)
+		return nil, fmt.Errorf("%w: %w", ErrEncode, err)
 	}
 	need := bodyFixed + recordLen*len(b.Records)
 	if b.Path != nil {

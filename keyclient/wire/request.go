@@ -72,7 +72,7 @@ func (r *Request) Encode(a *derive.Secret, report Report) ([]byte, error) {
 		length = least
 	}
 	if err := r.check(length); err != nil {
-		return nil, fmt.Errorf("%w: %s", ErrEncode, err)
+		return nil, fmt.Errorf("%w: %w", ErrEncode, err)
 	}
 	b := make([]byte, 0, length)
 	b = appendHeader(b, typeRequest, length)
