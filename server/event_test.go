@@ -151,7 +151,7 @@ func TestAddEventRefused(t *testing.T) {
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.word) {
 				t.Errorf("got %v, want %v with %q in it", err, tt.want, tt.word)
 			}
-			if tt.want == later && !strings.Contains(err.Error(), "not in this version") {
+			if errors.Is(tt.want, later) && !strings.Contains(err.Error(), "not in this version") {
 				t.Errorf("the words are missing: %v", err)
 			}
 		})

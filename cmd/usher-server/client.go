@@ -260,6 +260,7 @@ func (a *app) clientList() *cobra.Command {
 					return err
 				}
 				clients, err := r.Clients(cmd.Context())
+				list = list[:0] // the function may run again
 				for _, c := range clients {
 					list = append(list, describeClient(graph, c))
 				}

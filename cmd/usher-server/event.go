@@ -88,6 +88,7 @@ func (a *app) eventList() *cobra.Command {
 					return err
 				}
 				events, err := r.Events(cmd.Context())
+				list = list[:0] // the function may run again
 				for _, e := range events {
 					list = append(list, a.eventOf(graph, e))
 				}
@@ -234,8 +235,8 @@ func (a *app) eventDelete() *cobra.Command {
 		Use:   "delete EVENT",
 		Short: "Remove an event, also while it runs",
 		Long: "delete removes an event with its keys. Its receivers are dark at the end\n" +
-			"of the interval that runs; with their next ticket its addresses are no\n" +
-			"longer protected on their hosts.",
+			"of the last interval whose key they hold. With their next ticket its\n" +
+			"addresses are no longer protected on their hosts: stop the encoder first.",
 		Args: takes("EVENT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var gone eventJSON

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/spf13/cobra"
 
@@ -66,13 +68,13 @@ func (a *app) groupAdd() *cobra.Command {
 
 // checkName refuses a name that lists could not show.
 func checkName(what, name string) error {
-	if name == "" || len(name) > 100 || strings.TrimSpace(name) != name || strings.ContainsFunc(name, isControl) {
+	if name == "" || len(name) > 100 || strings.TrimSpace(name) != name || !utf8.ValidString(name) || strings.ContainsFunc(name, isControl) {
 		return usagef("a %s's name has 1 to 100 printable bytes, without blanks at its ends", what)
 	}
 	return nil
 }
 
-func isControl(r rune) bool { return r < ' ' || r == 0x7f || r == 0xfffd }
+func isControl(r rune) bool { return !unicode.IsPrint(r) }
 
 func (a *app) groupArrow(use, short string, change func(ctx context.Context, tx store.Tx, parent, child string) error, done string) *cobra.Command {
 	return &cobra.Command{
@@ -119,6 +121,7 @@ func (a *app) groupList() *cobra.Command {
 					return err
 				}
 				graph, err := group.Load(cmd.Context(), r)
+				list = list[:0] // the function may run again
 				for _, g := range groups {
 					list = append(list, groupOf(graph, g))
 				}
@@ -146,7 +149,7 @@ func (a *app) groupShow() *cobra.Command {
 				Ancestors []string    `json:"ancestors"`
 				Events    []eventJSON `json:"events"`
 				Clients   []string    `json:"clients"`
-			}{Ancestors: []string{}, Events: []eventJSON{}, Clients: []string{}}
+			}{}
 			err := a.view(cmd.Context(), func(_ server.Config, r store.Reader) error {
 				ctx := cmd.Context()
 				g, err := r.Group(ctx, args[0])
@@ -158,6 +161,7 @@ func (a *app) groupShow() *cobra.Command {
 					return err
 				}
 				v.groupJSON = groupOf(graph, g)
+				v.Ancestors, v.Events, v.Clients = []string{}, []eventJSON{}, []string{}
 				for _, n := range graph.WithAncestors(g.Number)[1:] {
 					v.Ancestors = append(v.Ancestors, graph.Name(n))
 				}

@@ -58,6 +58,7 @@ func (a *app) ticketShow() *cobra.Command {
 					return err
 				}
 				list, err := group.Events(cmd.Context(), r, g.Number)
+				events = events[:0] // the function may run again
 				for _, e := range list {
 					events = append(events, a.eventOf(graph, e))
 				}
