@@ -316,7 +316,9 @@ func mustGrant(t testing.TB, raw []byte) *wire.Grant {
 func TestTicketsAnswer(t *testing.T) {
 	a := newAuthority(t)
 	full := wire.TicketsAnswer{Tickets: []wire.Ticket{*a.ticket(t, "g1", entry("x").Encode())}, Sends: []derive.EventID{{9}}, ServerTimeUS: 1800000000000001}
-	for _, answer := range []wire.TicketsAnswer{full, {ServerTimeUS: 1}} {
+	// Encoders around a ticket escape what HTML minds: it must survive that.
+	named := wire.TicketsAnswer{Tickets: []wire.Ticket{*a.ticket(t, "R&D<1>", entry("<&>").Encode())}, ServerTimeUS: 1}
+	for _, answer := range []wire.TicketsAnswer{full, named, {ServerTimeUS: 1}} {
 		var back wire.TicketsAnswer
 		if err := wire.DecodeStrict(mustMarshal(t, answer), &back); err != nil {
 			t.Fatal(err)

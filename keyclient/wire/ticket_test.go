@@ -275,6 +275,22 @@ func TestHeadersThatAreRefused(t *testing.T) {
 	}
 }
 
+// What a person calls a group is what its tickets carry.
+func TestGroupNamesOfPeople(t *testing.T) {
+	a := newAuthority(t)
+	for _, name := range []string{"g1", "Foreign Desk", "Nachrichten & Süd <live>", strings.Repeat("x", 100)} {
+		raw := a.ticket(t, name, entry("first").Encode()).Encode()
+		ticket, err := wire.ParseTicket(raw)
+		if err != nil {
+			t.Errorf("%q: %v", name, err)
+			continue
+		}
+		if _, claims, err := ticket.Verify(a.roots, now); err != nil || claims.Group != name {
+			t.Errorf("%q: %v, %v", name, claims, err)
+		}
+	}
+}
+
 func TestTicketSpellings(t *testing.T) {
 	a := newAuthority(t)
 	raw := string(a.ticket(t, "g1", entry("first").Encode()).Encode())
@@ -286,7 +302,8 @@ func TestTicketSpellings(t *testing.T) {
 		"escaped":           strings.Replace(raw, `"g1"`, `"\u00671"`, 1),
 		"padded base64":     strings.Replace(raw, `"],"cert`, `="],"cert`, 1),
 		"empty group":       strings.Replace(raw, `"g1"`, `""`, 1),
-		"group with space":  strings.Replace(raw, `"g1"`, `"g 1"`, 1),
+		"group ends blank":  strings.Replace(raw, `"g1"`, `"g1 "`, 1),
+		"group of controls": strings.Replace(raw, `"g1"`, "\"g\u200b1\"", 1),
 		"null entries":      `{"group":"g1","entries":null,"certificate":""}`,
 		"array":             "[" + raw + "]",
 		"nothing":           "",

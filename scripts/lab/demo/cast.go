@@ -17,6 +17,7 @@ const (
 	senderEndsAt   = 1200 * time.Millisecond // before the event's end, so that its last frame is whole
 	playerPatience = 6 * time.Second         // ffmpeg's timeout: longer than any gap, and it flushes the last frame
 	framesASecond  = 25
+	datagramLen    = 1316 // bytes of the stream in a datagram: seven packets of MPEG-TS
 )
 
 // addresses of the hosts; mallory has no ticket, the server sends no picture.

@@ -135,6 +135,7 @@ func (w *wire) receiver(ctx context.Context, name string, sentFrames []int64) (*
 	if err != nil {
 		return nil, err
 	}
+	got = stream.Split(got, datagramLen)
 	indexes, err := stream.Match(w.sent, got)
 	if err != nil {
 		return nil, fmt.Errorf("what came out of usher0: %w", err)

@@ -58,7 +58,7 @@ func (s *show) send(ctx context.Context) error {
 		"-re", "-f", "lavfi", "-i", fmt.Sprintf("testsrc2=size=640x360:rate=%d", framesASecond),
 		"-t", fmt.Sprintf("%.3f", length.Seconds()), "-map", "0:v",
 		"-c:v", "libx264", "-preset", "ultrafast", "-tune", "zerolatency", "-g", fmt.Sprint(framesASecond), "-b:v", "1500k", "-pix_fmt", "yuv420p",
-		"-f", "tee", fmt.Sprintf(`[f=mpegts:mpegts_copyts=1:mpegts_flags=pat_pmt_at_frames]udp\://%s\:%d?pkt_size=1316&ttl=8|[f=framecrc]%s`, group, port, s.record.sentFrames))
+		"-f", "tee", fmt.Sprintf(`[f=mpegts:mpegts_copyts=1:mpegts_flags=pat_pmt_at_frames]udp\://%s\:%d?pkt_size=%d&ttl=8|[f=framecrc]%s`, group, port, datagramLen, s.record.sentFrames))
 	if err != nil {
 		return err
 	}

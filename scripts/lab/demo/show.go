@@ -126,7 +126,7 @@ func (s *show) play(ctx context.Context) (*record, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	for _, step := range []func(context.Context) error{
-		s.startServer, s.register, s.startAgents, s.startCaptures, s.createEvent, s.logIn, s.perform,
+		s.startServer, s.register, s.startAgents, s.createEvent, s.logIn, s.startCaptures, s.perform,
 	} {
 		if err := step(ctx); err != nil {
 			return nil, err
@@ -266,15 +266,19 @@ func (s *show) logIn(ctx context.Context) error {
 	if err == nil {
 		return errors.New("mallory joined without a ticket")
 	}
-	s.record.refused, s.record.refusal = true, lastLine(err.Error())
+	s.record.refused, s.record.refusal = true, said(err)
 	s.say("mallory: usher join is refused: %s", s.record.refusal)
 	return nil
 }
 
-// lastLine is the last line that is not empty.
-func lastLine(text string) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	return strings.TrimSpace(lines[len(lines)-1])
+// said is the line that a refused command of the client wrote.
+func said(err error) string {
+	for line := range strings.Lines(err.Error()) {
+		if at := strings.Index(line, "usher: "); at >= 0 {
+			return strings.TrimSpace(line[at:])
+		}
+	}
+	return strings.TrimSpace(err.Error())
 }
 
 // startCaptures begins to watch the bridge and each host's usher0.

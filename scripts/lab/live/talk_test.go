@@ -50,15 +50,29 @@ type source struct {
 	stream byte
 	to     []netip.AddrPort // in turn
 	sent   atomic.Uint32    // numbers below were sent
+	errors atomic.Uint32    // that it got, where it insists
+	insist bool             // it goes on after an error
 	stop   context.CancelFunc
 	done   chan struct{}
 	err    error // read after done
 }
 
-// sends starts a program that sends so many datagrams a second until it is halted.
+// sends starts a program that sends so many datagrams a second until it is halted,
+// or gets an error.
 func (s *station) sends(stream byte, perSecond int, to ...string) *source {
 	s.t.Helper()
-	p := &source{conn: s.socket(), stream: stream, done: make(chan struct{})}
+	return s.runs(&source{stream: stream}, perSecond, to)
+}
+
+// insists is sends for a program that counts errors, and goes on.
+func (s *station) insists(stream byte, perSecond int, to ...string) *source {
+	s.t.Helper()
+	return s.runs(&source{stream: stream, insist: true}, perSecond, to)
+}
+
+func (s *station) runs(p *source, perSecond int, to []string) *source {
+	s.t.Helper()
+	p.conn, p.done = s.socket(), make(chan struct{})
 	for _, a := range to {
 		p.to = append(p.to, netip.MustParseAddrPort(a))
 	}
@@ -103,7 +117,11 @@ func (p *source) run(ctx context.Context, perSecond int) error {
 		due := uint32(time.Since(began).Seconds() * float64(perSecond))
 		for n := p.sent.Load(); n < due; n++ {
 			to := p.to[int(n)%len(p.to)]
-			if _, err := p.conn.WriteToUDPAddrPort(datagram(p.stream, n), to); err != nil {
+			_, err := p.conn.WriteToUDPAddrPort(datagram(p.stream, n), to)
+			switch {
+			case err != nil && p.insist:
+				p.errors.Add(1)
+			case err != nil:
 				return fmt.Errorf("datagram %d to %s: %w", n, to, err)
 			}
 			p.sent.Store(n + 1)

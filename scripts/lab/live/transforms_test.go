@@ -41,6 +41,9 @@ func TestTransforms(t *testing.T) {
 			if n, keys := changes(packets), len(spisOf(packets)); n < least || n != keys-1 {
 				t.Errorf("%d keys, %d changes, want %d or more and no way back", keys, n, least)
 			}
+			if t.Failed() {
+				t.Logf("studio: %+v, viewer: %+v", studio.status().Drops, viewer.status().Drops)
+			}
 			for _, sa := range viewer.sas().SAs {
 				if sa.Title == c.title && sa.Transform != c.transform {
 					t.Errorf("association %s is %s", sa.SPI, sa.Transform)

@@ -151,8 +151,8 @@ type event struct {
 	more      []string // further flags
 }
 
-// add creates an event, associates its sender, and returns its start.
-func (w *world) add(e event) time.Time {
+// add creates an event, associates its sender, and returns its id.
+func (w *world) add(e event) string {
 	w.t.Helper()
 	set := func(d *time.Duration, otherwise time.Duration) {
 		if *d == 0 {
@@ -181,11 +181,17 @@ func (w *world) add(e event) time.Time {
 	if e.transform != "" {
 		args = append(args, "--transform", e.transform)
 	}
-	w.manage(append(args, e.more...)...)
-	if e.sender != nil {
-		w.manage("event", "associate", e.title, e.sender.Name(), "--role", "send")
+	var added struct {
+		ID string `json:"id"`
 	}
-	return start
+	text := w.manage(append(append(args, e.more...), "--json")...)
+	if err := json.Unmarshal([]byte(text), &added); err != nil || added.ID == "" {
+		w.t.Fatalf("usher-server event add --json: %v: %s", err, text)
+	}
+	if e.sender != nil {
+		w.manage("event", "associate", added.ID, e.sender.Name(), "--role", "send")
+	}
+	return added.ID
 }
 
 // sniff captures what an interface sees into a file, until stop or the test's end.

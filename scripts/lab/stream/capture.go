@@ -91,3 +91,21 @@ func parseDatagram(line string) (Datagram, error) {
 		Port: uint16(port), Payload: payload,
 	}, nil
 }
+
+// Split undoes what a TUN's capture shows of datagrams that were handed over in one
+// batch (UDP segmentation): one datagram of several segments, each size bytes long
+// but the last. The kernel splits it before any program sees it.
+func Split(datagrams []Datagram, size int) []Datagram {
+	split := make([]Datagram, 0, len(datagrams))
+	for _, datagram := range datagrams {
+		for rest := datagram.Payload; ; {
+			segment := datagram
+			segment.Payload = rest[:min(size, len(rest))]
+			split = append(split, segment)
+			if rest = rest[len(segment.Payload):]; len(rest) == 0 {
+				break
+			}
+		}
+	}
+	return split
+}

@@ -104,3 +104,21 @@ func TestLostAndForeign(t *testing.T) {
 		t.Errorf("two datagrams swapped: %v", err)
 	}
 }
+
+func TestSplitRestoresDatagrams(t *testing.T) {
+	payload := make([]byte, 2*1316+188)
+	for i := range payload {
+		payload[i] = byte(i / 188)
+	}
+	got := stream.Split([]stream.Datagram{{Payload: payload}, {Payload: payload[:188]}, {}}, 1316)
+	var lengths []int
+	for _, datagram := range got {
+		lengths = append(lengths, len(datagram.Payload))
+	}
+	if want := []int{1316, 1316, 188, 188, 0}; !slices.Equal(lengths, want) {
+		t.Fatalf("lengths %v, want %v", lengths, want)
+	}
+	if got[1].Payload[0] != payload[1316] {
+		t.Error("the second segment does not begin where the first ended")
+	}
+}
