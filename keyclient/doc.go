@@ -11,11 +11,14 @@
 //
 // What is where:
 //
-//	client.go identity.go  assembly; key, certificate and first trust
-//	transport.go           HTTPS to both roles
+//	client.go              assembly, and what all share
+//	login.go identity.go   login, logout, renewal; key and certificate
+//	trust.go transport.go  the pinned CA; HTTPS to both roles
 //	tickets.go policies.go fetched, verified, cached; selectors into sa
-//	events.go join.go      what a person sees and asks for
-//	session.go install.go  one joined occurrence: drives schedule.Machine, installs SAs
+//	events.go view.go      what a person sees
+//	join.go membership.go  what is joined, and its occurrences
+//	session.go exchange.go one occurrence: drives schedule.Machine by requests
+//	grant.go install.go    what a server gave: checked, then into sa
 //	state.go               files under the state folder
 //
 // The schedule of requests is a pure step function in package schedule; this
