@@ -187,6 +187,34 @@ func TestClockStepped(t *testing.T) {
 	}
 }
 
+// TestNothingWrittenUntrusted: while the clock is not trusted the ratchet stands
+// and no secret is made, however long that lasts; then it is made up for.
+func TestNothingWrittenUntrusted(t *testing.T) {
+	l := newLab(t)
+	e := l.longEvent()
+	l.start()
+	epoch, before := epochOf(t, l), l.mark()
+	l.host.step(time.Hour)
+	for range 5 {
+		l.leap(time.Minute)
+	}
+	if got := epochOf(t, l); got != epoch {
+		t.Errorf("the ratchet went from %d to %d", epoch, got)
+	}
+	if got := l.mark(); got != before {
+		t.Errorf("the store went from change %d to %d", before.Seq, got.Seq)
+	}
+	l.host.step(-time.Hour)
+	l.turn()
+	if got := epochOf(t, l); got != epoch+5 {
+		t.Errorf("clock right again: epoch %d, want %d", got, epoch+5)
+	}
+	newest, ok := l.server.keeper.runs[l.tagOf(e)].newestRow(l.server.clock.now().ms())
+	if !ok || newest < 65 {
+		t.Errorf("clock right again: rows up to %d", newest)
+	}
+}
+
 // TestClockAtStart is the rest of attack test 17: a boot in 2040, and one before
 // the ratchet's time.
 func TestClockAtStart(t *testing.T) {

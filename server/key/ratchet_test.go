@@ -298,3 +298,25 @@ func TestEpochAt(t *testing.T) {
 }
 
 var _ io.WriterAt = (*cutFile)(nil)
+
+// TestRatchetKnowsWhatWasRead: with each epoch the file has the newest change
+// that the host read, not only those that it wrote.
+func TestRatchetKnowsWhatWasRead(t *testing.T) {
+	l := newLab(t)
+	number := l.addClient("alice", "viewers")
+	l.start()
+	l.suspend(number)
+	want := l.mark()
+	l.leap(time.Minute)
+	master, err := readMasterKey(l.config.MasterKeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := openRatchet(&cutFile{content: readFile(t, l.config.RatchetFile), left: -1}, master)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.mark != want || want.Seq == 0 {
+		t.Errorf("the file has change %v, want %v", r.mark, want)
+	}
+}
