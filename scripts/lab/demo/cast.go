@@ -15,7 +15,7 @@ const (
 	intervals      = 8
 	untilStart     = 8 * time.Second         // from the event's creation
 	senderEndsAt   = 1200 * time.Millisecond // before the event's end, so that its last frame is whole
-	playerPatience = 6 * time.Second         // ffmpeg's timeout: longer than any gap, and it flushes the last frame
+	playerPatience = 5 * time.Second         // ffmpeg's timeout: longer than any gap, and it flushes the last frame
 	framesASecond  = 25
 	datagramLen    = 1316 // bytes of the stream in a datagram: seven packets of MPEG-TS
 )
@@ -52,7 +52,7 @@ var (
 	// a second after it is what he will ever hold.
 	bobAsked   = bobSuspended + time.Second
 	streamEnds = at(intervals, -senderEndsAt)
-	allOver    = streamEnds + playerPatience + time.Second
+	allOver    = streamEnds + playerPatience + 500*time.Millisecond
 )
 
 // at is an instant within interval i, since the event's start.

@@ -23,7 +23,10 @@ func (w *wire) decrypt(ctx context.Context, dir string) (TsharkFigures, error) {
 	var f TsharkFigures
 	args := []string{"-r", w.record.captures["bridge"], "-Y", "esp", "-T", "fields", "-E", "separator=;", "-E", "aggregator=,",
 		"-e", "esp.icv_good", "-e", "udp.payload",
-		"-d", fmt.Sprintf("udp.port==%d,udpencap", espPort), "--disable-protocol", "mp2t",
+		"-d", fmt.Sprintf("udp.port==%d,udpencap", espPort),
+		// The stream is data: a dissector that guesses at it gives up now and then,
+		// and tshark then drops its word on the ICV as well.
+		"-d", fmt.Sprintf("udp.port==%d,data", port),
 		"-o", "esp.enable_encryption_decode:TRUE", "-o", "esp.enable_authentication_check:TRUE"}
 	// tshark reads its table of keys from a folder: keys never stand in arguments.
 	config, err := os.MkdirTemp("", "usher-demo-tshark-")
