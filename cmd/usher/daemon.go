@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"usher/cmd/usher/agent"
+	"usher/cmd/usher/control"
 	"usher/keyclient/clock"
 )
 
@@ -52,7 +53,7 @@ func (a *app) agentCommand() *cobra.Command {
 // runAgent is the real runner: it prepares the process, and tells systemd.
 func runAgent(ctx context.Context, o agent.Options) error {
 	if os.Geteuid() != 0 {
-		return fmt.Errorf("the agent needs root: it makes an interface, routes and firewall rules (sudo usher agent)")
+		return control.Errorf(control.CodeForbidden, "the agent needs root: it makes an interface, routes and firewall rules").WithHint("sudo usher agent")
 	}
 	if err := prepare(); err != nil {
 		return err

@@ -29,6 +29,10 @@ import (
 // TestMain makes this test binary be the commands of the scripts, too: under
 // the name usher it is usher.
 func TestMain(m *testing.M) {
+	// Under the race detector each process sleeps a second at its end.
+	if err := os.Setenv("GORACE", strings.TrimSpace(os.Getenv("GORACE")+" atexit_sleep_ms=0")); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+	}
 	testscript.Main(m, map[string]func(){
 		"usher":       main,
 		"fakeagent":   fakeAgent,
@@ -43,6 +47,7 @@ func TestScripts(t *testing.T) {
 			e.Setenv("USHER_SOCKET", e.WorkDir+"/agent.sock")
 			e.Setenv("USHER_CONFIG", e.WorkDir+"/usher.toml")
 			e.Setenv("TZ", "Europe/Berlin")
+			e.Setenv("GORACE", os.Getenv("GORACE"))
 			return nil
 		},
 		Condition: func(name string) (bool, error) {

@@ -62,7 +62,7 @@ func (a *Agent) Status(context.Context) (*control.Status, error) {
 	}
 	realInterface(&s.Interface, a.choices)
 	if url := orElse(ks.Server, a.config.Server); url != "" {
-		s.Server = &control.ServerStatus{URL: url, LoggedIn: ks.LoggedIn, Client: ks.Subject, Contact: instant(ks.LastContact), Error: ks.LastError}
+		s.Server = &control.ServerStatus{URL: url, LoggedIn: ks.LoggedIn, Client: ks.Subject, Contact: instant(ks.LastContact), Error: plainText(ks.LastError)}
 	}
 	if ks.Subject != "" {
 		s.Certificate = &control.CertificateStatus{Subject: ks.Subject, NotAfter: ks.NotAfter.UTC()}
@@ -189,7 +189,7 @@ func (a *Agent) Events(context.Context) (*control.Events, error) {
 func (a *Agent) event(e *keyclient.Event) control.Event {
 	v := control.Event{
 		ID: e.ID.String(), Title: e.Title, Role: roleName(e.Role), Joined: e.Joined,
-		State: string(e.State), Detail: e.Detail, Until: instant(e.Until), Groups: e.Groups, Keys: e.Keys,
+		State: string(e.State), Detail: plainText(e.Detail), Until: instant(e.Until), Groups: e.Groups, Keys: e.Keys,
 		Senders: []string{}, Flows: []control.Flow{},
 	}
 	if !e.Joined {

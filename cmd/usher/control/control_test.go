@@ -18,6 +18,7 @@ import (
 
 	"usher/cmd/usher/control"
 	"usher/cmd/usher/controltest"
+	"usher/scripts/lab"
 )
 
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
@@ -50,9 +51,7 @@ func serve(t *testing.T, b control.Backend) (socket string) {
 }
 
 func TestCalls(t *testing.T) {
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: login, logout, up, down and keys ask for it")
-	}
+	lab.NeedRoot(t) // login, logout, up, down and keys ask for uid 0
 	start := time.Date(2026, 11, 25, 20, 0, 0, 0, time.UTC)
 	e := control.Event{ID: "00112233445566778899aabbccddeeff", Title: "Match", Role: "receive", Start: &start, State: "keyed"}
 	f := &controltest.Fake{
