@@ -21,13 +21,7 @@ type ciphertext struct {
 // a program said in the clear.
 func seen(t *testing.T, c *lab.Capture, filter string) []ciphertext {
 	t.Helper()
-	raw, err := os.ReadFile(c.File())
-	if err != nil {
-		t.Fatal(err)
-	}
-	if bytes.Contains(raw, mark) {
-		t.Errorf("%s holds cleartext", c.File())
-	}
+	noCleartext(t, c.File())
 	display := fmt.Sprintf("udp.dstport == %d && ip.dst >= 224.0.0.0", espPort)
 	if filter != "" {
 		display += " && " + filter
@@ -108,4 +102,16 @@ func set(spis []string) map[string]bool {
 		out[spi] = true
 	}
 	return out
+}
+
+// noCleartext fails where a capture holds anything that a program said.
+func noCleartext(t *testing.T, file string) {
+	t.Helper()
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if bytes.Contains(raw, mark) {
+		t.Errorf("%s holds cleartext", file)
+	}
 }
