@@ -414,3 +414,53 @@ func TestPathBesideWriters(t *testing.T) {
 		t.Error("nothing arrived")
 	}
 }
+
+// Two events on one channel, one after the other: whichever has a key is sent, in
+// either order of their policies.
+func TestEventsThatShareAChannel(t *testing.T) {
+	early, late := eventPolicy(), eventPolicy()
+	late.Name, late.Association, late.Title = "late", "late", "The event after it"
+	for _, c := range []struct {
+		name  string
+		order []sa.Policy
+	}{{"early first", []sa.Policy{early, late}}, {"late first", []sa.Policy{late, early}}} {
+		t.Run(c.name, func(t *testing.T) {
+			db := sa.NewDB()
+			setPolicies(t, db, sa.OriginTicket, c.order...)
+			if e, s := db.Snapshot().Sending(stream, 50); e == nil || s != nil {
+				t.Fatalf("before any key: entry %v, association %v; want a policy and no association", e, s)
+			}
+			first := params(1)
+			first.SendFrom, first.SendUntil = 10, 100
+			second := params(2)
+			second.Association, second.SendFrom, second.SendUntil = "late", 200, 300
+			install(t, db, first)
+			install(t, db, second)
+			for at, want := range map[int64]string{50: "event", 150: "", 250: "late", 350: ""} {
+				e, s := db.Snapshot().Sending(stream, at)
+				switch {
+				case e == nil:
+					t.Errorf("at %d: no policy", at)
+				case want == "" && s != nil:
+					t.Errorf("at %d: %s sends", at, s)
+				case want != "" && (s == nil || e.Association != want):
+					t.Errorf("at %d: association %v by policy %q, want %q", at, s, e.Name, want)
+				}
+			}
+		})
+	}
+}
+
+func TestSendingAllocatesNothing(t *testing.T) {
+	db := sa.NewDB()
+	twin := eventPolicy()
+	twin.Association = "late"
+	setPolicies(t, db, sa.OriginTicket, eventPolicy(), twin)
+	p := params(2)
+	p.Association = "late"
+	install(t, db, p)
+	snapshot := db.Snapshot()
+	if n := testing.AllocsPerRun(100, func() { snapshot.Sending(stream, 1) }); n != 0 {
+		t.Errorf("%v allocations a packet", n)
+	}
+}

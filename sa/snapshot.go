@@ -30,6 +30,7 @@ type policies struct {
 	list     []Policy
 	outbound *table             // over list
 	places   map[string][]int32 // association → places in list
+	twins    map[int32][]int32  // place of the first policy of a selector → places of later ones with the same
 }
 
 // shards is how many parts the inbound index has; a part is copied when an association in it changes.
@@ -56,7 +57,7 @@ func (s *Snapshot) Outbound(t Tuple) *Entry {
 	if !ok {
 		return nil
 	}
-	return &s.chunks[place/chunkLen][place%chunkLen]
+	return s.entry(int32(place))
 }
 
 // SA returns the association that sends at this instant (boot ns): of those that may, the one of the
@@ -69,6 +70,30 @@ func (e *Entry) SA(bootNS int64) *SA {
 	}
 	return nil
 }
+
+// Sending returns the policy and the association by which an outbound packet leaves at this instant (boot
+// ns). The policy is the first that selects the packet (RFC 4301 §5.1), nil if none does; the association
+// is nil where none may send now. Two events may share a channel, one after the other: their policies
+// have one selector, and of these the first with an association that may send serves the packet.
+func (s *Snapshot) Sending(t Tuple, bootNS int64) (*Entry, *SA) {
+	place, ok := s.policies.outbound.find(t)
+	if !ok {
+		return nil, nil
+	}
+	first := s.entry(int32(place))
+	if a := first.SA(bootNS); a != nil || first.Action != Protect {
+		return first, a
+	}
+	for _, twin := range s.policies.twins[int32(place)] {
+		e := s.entry(twin)
+		if a := e.SA(bootNS); a != nil {
+			return e, a
+		}
+	}
+	return first, nil
+}
+
+func (s *Snapshot) entry(place int32) *Entry { return &s.chunks[place/chunkLen][place%chunkLen] }
 
 // Inbound returns the association of an inbound packet, by SPI and outer destination; nil if there is
 // none that receives. Whether it accepts now, [SA.Open] says.
@@ -137,7 +162,26 @@ func newPolicies(list []Policy) *policies {
 		}
 	}
 	p.outbound = newTable(selectors, outbound)
+	p.twins = twins(list, outbound)
 	return p
+}
+
+// twins finds, among the outbound policies at places, protecting ones whose selector an earlier one has.
+func twins(list []Policy, places []int32) map[int32][]int32 {
+	first := make(map[Selector]int32, len(places))
+	found := make(map[int32][]int32)
+	for _, place := range places {
+		p := &list[place]
+		if p.Action != Protect {
+			continue
+		}
+		if earlier, known := first[p.Selector]; known {
+			found[earlier] = append(found[earlier], place)
+		} else {
+			first[p.Selector] = place
+		}
+	}
+	return found
 }
 
 // inboundTable indexes what the policies of an association select of inbound packets.

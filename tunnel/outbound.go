@@ -289,7 +289,7 @@ func (o *outbound) route(inner []byte) (*flow, Reason) {
 // decide fills in what the database has for the flow's tuple: the outcomes of
 // Fig 12.
 func (o *outbound) decide(f *flow) {
-	entry := o.snapshot.Outbound(f.tuple)
+	entry, association := o.snapshot.Sending(f.tuple, o.now)
 	if entry == nil {
 		f.reason = NoSelector
 		return
@@ -303,7 +303,6 @@ func (o *outbound) decide(f *flow) {
 		f.reason = NoSelector
 		return
 	}
-	association := entry.SA(o.now)
 	if association == nil || len(association.Destinations()) == 0 {
 		f.reason = NoSA
 		return
