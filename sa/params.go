@@ -11,7 +11,7 @@ import (
 	"usher/sa/esp"
 )
 
-// Never, as SendFrom or AcceptFrom, keeps an association silent or deaf until its span is set anew.
+// Never is an instant that does not come: as SendFrom or AcceptFrom it keeps an association silent or deaf until its span is set anew.
 const Never int64 = math.MaxInt64
 
 // ReplayMode says which number the replay windows of an association look at.

@@ -146,6 +146,12 @@ func (c *client) cookieLives() bool {
 	return ok && c.nowMS < c.w.timing.T(n+1)
 }
 
+// lostEitherWay draws for a request and for its answer.
+func (c *client) lostEitherWay() bool {
+	request, answer := c.lost(), c.lost()
+	return request || answer
+}
+
 func (c *client) lost() bool { return c.rnd.Float64() < c.w.loss }
 
 // decide is the server at the instant at.
@@ -187,7 +193,7 @@ func (c *client) enrol() {
 	}
 	t := c.w.timing
 	switch {
-	case c.lost() || c.lost() || c.w.away != nil && c.w.away(at):
+	case c.lostEitherWay() || c.w.away != nil && c.w.away(at):
 		back = c.nowMS + 1000
 		answer(schedule.EnrolFailed{}, nil)
 	case at < t.BeginsMS():
@@ -209,7 +215,7 @@ func (c *client) refresh(a schedule.Refresh) {
 		c.pending = append(c.pending, arrival{atMS: at, version: c.version, event: schedule.Unanswered{}})
 		return
 	}
-	if c.lost() || c.lost() {
+	if c.lostEitherWay() {
 		return
 	}
 	if at >= c.w.timing.T(c.cookie.n+1)+schedule.LingerMS {

@@ -18,7 +18,6 @@ import (
 type need struct {
 	plan     host.Plan
 	receives []subscription
-	sends    []netip.Addr // sources that this host sends by
 	problems []control.Problem
 }
 
