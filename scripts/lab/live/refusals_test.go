@@ -122,6 +122,14 @@ func TestRefusals(t *testing.T) {
 			return nil
 		})
 		w.manage("client", "restore", "viewer")
+		eventually(t, "the end of the suspension", func() error {
+			s := viewer.on(t)
+			s.usher("leave", first)
+			if o := s.usher("join", "--wait", "4s", "--json", first); o.status != 0 {
+				return &joinError{o}
+			}
+			return nil
+		})
 	})
 	t.Run("forged_ticket", func(t *testing.T) {
 		s := viewer.on(t)
