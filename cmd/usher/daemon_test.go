@@ -40,7 +40,7 @@ func TestJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close() //nolint:errcheck // the test is over
+	defer f.Close()
 	var st unix.Stat_t
 	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
 		t.Fatal(err)
@@ -77,7 +77,7 @@ func TestReadiness(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer socket.Close() //nolint:errcheck // the test is over
+	defer socket.Close()
 	t.Setenv("NOTIFY_SOCKET", name)
 	s.start()
 	for _, want := range []string{"READY=1", "STOPPING=1"} {

@@ -184,7 +184,7 @@ func TestNoRight(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer ln.Close()     //nolint:errcheck // the test is over
+	defer ln.Close()
 	defer lock.Release() //nolint:errcheck // the test is over
 	for _, args := range [][]string{{"status"}, {"events"}, {"join", "x"}, {"leave", "x"}, {"sa"}, {"policy"}, {"up"}, {"down"}, {"logout"}, {"login", "--name", "a", "--password-file", "/dev/null"}} {
 		cmd := exec.CommandContext(context.Background(), bin, append([]string{"--socket", socket}, args...)...)

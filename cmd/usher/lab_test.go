@@ -56,7 +56,7 @@ func binary(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer from.Close() //nolint:errcheck // only read
+	defer from.Close()
 	name := filepath.Join(dir, "usher")
 	to, err := os.OpenFile(name, os.O_WRONLY|os.O_CREATE, 0o755)
 	if err != nil {
@@ -284,7 +284,7 @@ func TestManualKeys(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		defer c.Close() //nolint:errcheck // one datagram
+		defer c.Close()
 		_, refused = c.Write([]byte("in the clear"))
 		return nil
 	}); err != nil {
@@ -377,7 +377,7 @@ func flood(t *testing.T, from *net.UDPConn, group netip.AddrPort, to *player) {
 		sent <- nil
 	}()
 	for i := 0; i < datagrams; {
-		got, err := to.next(2 * time.Second)
+		got, err := to.next(patience)
 		if err != nil {
 			t.Fatalf("datagram %d of %d: %v", i, datagrams, err)
 		}

@@ -133,7 +133,7 @@ func (a *app) passwordFile(file string) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("the password file: %w", err)
 		}
-		defer f.Close() //nolint:errcheck // only read
+		defer f.Close()
 		in = f
 	}
 	b, err := io.ReadAll(io.LimitReader(in, maxPassword+1))

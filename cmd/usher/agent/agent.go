@@ -85,7 +85,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return err
 	}
-	defer state.Close() //nolint:errcheck // the process ends
+	defer state.Close()
 	a, err := assemble(o, c)
 	if err != nil {
 		return err

@@ -74,8 +74,11 @@ func (a *Agent) changed(c host.Change) {
 func (a *Agent) loop(ctx context.Context) error {
 	tick := time.NewTicker(lookEvery)
 	defer tick.Stop()
+	// The channel is kept until it has told: one that was taken anew each time
+	// round would miss what changes while other work is done.
+	news := a.keys.Changed()
+	a.look(ctx)
 	for {
-		news := a.keys.Changed()
 		select {
 		case <-ctx.Done():
 			return nil
@@ -86,6 +89,7 @@ func (a *Agent) loop(ctx context.Context) error {
 				a.log.Error("reload refused, the old configuration runs on", "error", err)
 			}
 		case <-news:
+			news = a.keys.Changed()
 			a.look(ctx)
 		case <-a.kicked:
 			a.look(ctx)

@@ -86,7 +86,7 @@ func (c *Client) Join(ctx context.Context, r *JoinRequest, news func(Event)) err
 	if err != nil {
 		return err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read to its end or given up
+	defer resp.Body.Close()
 	d := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer))
 	for {
 		var l JoinLine
@@ -121,7 +121,7 @@ func call[T any](ctx context.Context, c *Client, method, path string, body any) 
 	if err != nil {
 		return nil, err
 	}
-	defer resp.Body.Close() //nolint:errcheck // read below
+	defer resp.Body.Close()
 	v := new(T)
 	if err := json.NewDecoder(io.LimitReader(resp.Body, maxAnswer)).Decode(v); err != nil {
 		return nil, fmt.Errorf("%w: %s: %w", ErrAnswer, path, err)
@@ -149,7 +149,7 @@ func (c *Client) do(ctx context.Context, method, path string, body any) (*http.R
 	if resp.StatusCode == http.StatusOK {
 		return resp, nil
 	}
-	defer resp.Body.Close() //nolint:errcheck // read below
+	defer resp.Body.Close()
 	var e Error
 	if err := json.NewDecoder(io.LimitReader(resp.Body, MaxBody)).Decode(&e); err != nil || e.Message == "" {
 		return nil, fmt.Errorf("%w: %s", ErrAnswer, resp.Status)

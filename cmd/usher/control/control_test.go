@@ -245,7 +245,7 @@ func TestNotAnAgent(t *testing.T) {
 					return
 				}
 				io.WriteString(c, answer) //nolint:errcheck // a bad server on purpose
-				c.Close()                 //nolint:errcheck // a bad server on purpose
+				c.Close()
 			}
 		}()
 		if _, err := control.NewClient(socket).Status(t.Context()); !errors.Is(err, control.ErrAnswer) && !errors.Is(err, control.ErrNoAgent) {
@@ -254,7 +254,7 @@ func TestNotAnAgent(t *testing.T) {
 		if err := control.NewClient(socket).Join(t.Context(), &control.JoinRequest{}, func(control.Event) {}); err == nil {
 			t.Errorf("%s: a join succeeded", name)
 		}
-		ln.Close() //nolint:errcheck // the test is over
+		ln.Close()
 	}
 }
 
@@ -345,7 +345,7 @@ func FuzzSocket(f *testing.F) {
 		c.Write(raw)                   //nolint:errcheck // it may have hung up
 		c.(*net.UnixConn).CloseWrite() //nolint:errcheck // likewise
 		io.Copy(io.Discard, c)         //nolint:errcheck // likewise
-		c.Close()                      //nolint:errcheck // likewise
+		c.Close()
 		if _, err := client.Status(t.Context()); err != nil {
 			t.Errorf("after %q: %v", raw, err)
 		}

@@ -43,7 +43,7 @@ func LockFile(name string) (*os.File, error) {
 		return nil, fmt.Errorf("control: lock: %w", err)
 	}
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
-		defer f.Close() //nolint:errcheck // nothing was written
+		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("control: lock %s: %w", name, err)
 		}
@@ -101,8 +101,7 @@ func (l *Lock) Listen() (net.Listener, error) {
 		return nil
 	}()
 	if err != nil {
-		ln.Close() //nolint:errcheck // the first error is told
-		return nil, err
+		return nil, errors.Join(err, ln.Close())
 	}
 	return ln, nil
 }
