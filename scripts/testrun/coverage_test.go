@@ -67,3 +67,19 @@ func TestResultsRead(t *testing.T) {
 		}
 	}
 }
+
+func TestSplit(t *testing.T) {
+	together, apart, err := split([]string{"-race", "usher/sa", "usher/sa/esp", "usher/scripts/testrun"}, "/sa/esp$")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, want := strings.Join(together, " "), "-race usher/sa usher/scripts/testrun"; got != want {
+		t.Errorf("together: %s, want %s", got, want)
+	}
+	if got, want := strings.Join(apart, " "), "-race -p=1 usher/sa/esp"; got != want {
+		t.Errorf("alone: %s, want %s", got, want)
+	}
+	if _, apart, err := split([]string{"usher/sa"}, "^$"); err != nil || apart != nil {
+		t.Errorf("nothing alone: %v, %v", apart, err)
+	}
+}

@@ -3,9 +3,11 @@
 // not be run and why, and the totals. With -coverage it then holds the tests that
 // docs/coverage.md names against those that passed.
 //
-//	go run ./scripts/testrun [-coverage FILE] -- [go test flags] PACKAGE…
+//	go run ./scripts/testrun [-coverage FILE] [-alone REGEXP] -- [go test flags] PACKAGE…
 //
-// It never decides what is tested: flags and packages go to "go test" as they are.
+// Packages whose path matches -alone run after the others, one at a time: they play
+// in real time and want the machine for themselves. It never decides what is
+// tested: flags and packages go to "go test" as they are.
 // Exit status 1 if a test failed, if a named test did not pass, or, where CI=true,
 // if a test was skipped.
 package main
@@ -19,6 +21,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"regexp"
 	"slices"
 	"strings"
 )
@@ -28,8 +31,9 @@ var errFailed = errors.New("tests failed")
 
 func main() {
 	coverage := flag.String("coverage", "", "hold the tests that this table names against those that passed")
+	alone := flag.String("alone", "^$", "run packages whose path matches `REGEXP` after the others, one at a time")
 	flag.Parse()
-	err := run(os.Stdout, *coverage, flag.Args(), os.Getenv("CI") == "true")
+	err := run(os.Stdout, *coverage, *alone, flag.Args(), os.Getenv("CI") == "true")
 	if err != nil {
 		if !errors.Is(err, errFailed) {
 			fmt.Fprintln(os.Stderr, "testrun:", err)
@@ -38,24 +42,26 @@ func main() {
 	}
 }
 
-func run(out io.Writer, coverage string, args []string, ci bool) error {
-	command := exec.Command("go", append([]string{"test", "-json"}, args...)...)
-	command.Stderr = os.Stderr
-	stdout, err := command.StdoutPipe()
+func run(out io.Writer, coverage, alone string, args []string, ci bool) error {
+	together, apart, err := split(args, alone)
 	if err != nil {
 		return err
 	}
-	if err := command.Start(); err != nil {
-		return err
-	}
 	results := newResults()
-	if err := results.read(stdout, out); err != nil {
-		return fmt.Errorf("output of go test: %w", err)
+	ok := true
+	for _, part := range [][]string{together, apart} {
+		if part == nil {
+			continue
+		}
+		passed, err := results.test(part, out)
+		if err != nil {
+			return err
+		}
+		ok = ok && passed
 	}
-	exit := command.Wait()
 
 	passed := results.report(out)
-	failed := exit != nil || !passed
+	failed := !ok || !passed
 	if ci && len(results.skipped) > 0 {
 		fmt.Fprintln(out, "a test that was not run has failed, since CI=true")
 		failed = true
@@ -77,6 +83,62 @@ func run(out io.Writer, coverage string, args []string, ci bool) error {
 		return errFailed
 	}
 	return nil
+}
+
+// split divides the packages among args into those that run together and those
+// that run one at a time, each with all flags; nil where there are none.
+func split(args []string, alone string) (together, apart []string, err error) {
+	pattern, err := regexp.Compile(alone)
+	if err != nil {
+		return nil, nil, fmt.Errorf("-alone: %w", err)
+	}
+	var flags, patterns []string
+	for _, arg := range args {
+		if strings.HasPrefix(arg, "-") {
+			flags = append(flags, arg)
+		} else {
+			patterns = append(patterns, arg)
+		}
+	}
+	list := exec.Command("go", append([]string{"list"}, patterns...)...)
+	list.Stderr = os.Stderr
+	out, err := list.Output()
+	if err != nil {
+		return nil, nil, fmt.Errorf("go list: %w", err)
+	}
+	together, apart = slices.Clone(flags), append(slices.Clone(flags), "-p=1")
+	for _, name := range strings.Fields(string(out)) {
+		if pattern.MatchString(name) {
+			apart = append(apart, name)
+		} else {
+			together = append(together, name)
+		}
+	}
+	if len(together) == len(flags) {
+		together = nil
+	}
+	if len(apart) == len(flags)+1 {
+		apart = nil
+	}
+	return together, apart, nil
+}
+
+// test runs go test once, and adds what it says to r; it returns whether go test
+// said that all passed.
+func (r *results) test(args []string, out io.Writer) (bool, error) {
+	command := exec.Command("go", append([]string{"test", "-json"}, args...)...)
+	command.Stderr = os.Stderr
+	stdout, err := command.StdoutPipe()
+	if err != nil {
+		return false, err
+	}
+	if err := command.Start(); err != nil {
+		return false, err
+	}
+	if err := r.read(stdout, out); err != nil {
+		return false, fmt.Errorf("output of go test: %w", err)
+	}
+	return command.Wait() == nil, nil
 }
 
 // event is a line of "go test -json" (go doc test2json).

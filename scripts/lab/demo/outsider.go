@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
-	"path/filepath"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -42,13 +41,9 @@ func (s *show) prepareOutsiderAndEars() error {
 // second of the event to its end.
 func (s *show) outsiderActs(ctx context.Context) error {
 	defer s.record.outsider.membership.Close()
-	file := filepath.Join(s.dir, "mallory-eth0.pcap")
-	if _, err := s.lab.Capture(ctx, s.hosts["mallory"], "eth0", file, "inbound", "and", "udp"); err != nil {
+	if _, err := s.lab.Capture(ctx, s.hosts["mallory"], "eth0", s.record.captures["mallory"], "inbound", "and", "udp"); err != nil {
 		return err
 	}
-	marks.Lock()
-	s.record.captures["mallory"] = file
-	marks.Unlock()
 	if err := s.until(ctx, malloryInjects); err != nil {
 		return err
 	}

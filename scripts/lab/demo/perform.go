@@ -85,13 +85,10 @@ func (s *show) join(ctx context.Context, name string) error {
 	return nil
 }
 
-// marks guards the maps of instants, which several parts write.
-var marks sync.Mutex
-
-// mark notes that something happened now.
+// mark notes that something happened now; several parts of the show do.
 func (r *record) mark(m map[string]time.Time, name string) {
-	marks.Lock()
-	defer marks.Unlock()
+	r.mu.Lock()
+	defer r.mu.Unlock()
 	m[name] = time.Now()
 }
 
@@ -127,10 +124,6 @@ func (s *show) watch(ctx context.Context, name string, playerAt time.Duration) e
 
 // startPlayer starts ffmpeg as a player, with no option that names an interface.
 func (s *show) startPlayer(ctx context.Context, name string) (*process, error) {
-	marks.Lock()
-	s.record.decoded[name] = filepath.Join(s.dir, name+".framecrc")
-	s.record.thumbnails[name] = filepath.Join(s.dir, name+"-frames")
-	marks.Unlock()
 	if err := os.MkdirAll(s.record.thumbnails[name], 0o755); err != nil {
 		return nil, err
 	}

@@ -39,6 +39,7 @@ type record struct {
 	decoded    map[string]string // host → framecrc of its player
 	thumbnails map[string]string // host → folder of pictures
 
+	mu            sync.Mutex           // guards the two below while the show runs
 	playerStarted map[string]time.Time
 	joined        map[string]time.Time // when `usher join` was called
 
@@ -82,6 +83,11 @@ func newShow(l *lab.Lab, out io.Writer, dir, bin string) (*show, error) {
 		}
 		s.hosts[name] = host
 	}
+	for _, name := range receivers {
+		s.record.decoded[name] = filepath.Join(dir, name+".framecrc")
+		s.record.thumbnails[name] = filepath.Join(dir, name+"-frames")
+	}
+	s.record.captures["mallory"] = filepath.Join(dir, "mallory-eth0.pcap")
 	return s, nil
 }
 
