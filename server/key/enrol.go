@@ -43,6 +43,17 @@ func (r *refusal) after(d time.Duration) *refusal {
 	return r
 }
 
+// perhapsNew tells that the refusal may come from not having read the store since
+// the client, its group or the event was added: the ticket role reads it at each
+// request, this one a few times a second.
+func (r *refusal) perhapsNew() bool {
+	switch r.Code {
+	case wire.CodeNoSuchEvent, wire.CodeNotAMember, wire.CodeNotASender:
+		return true
+	}
+	return false
+}
+
 // enrol is docs/keying.md §4: it gives an association of selector and keys to a
 // client that proved its number by a certificate that ends at c.until. state is
 // the connection's, for K₀. The grant holds keys: the caller wipes its body.

@@ -201,6 +201,40 @@ func TestEnrolRefused(t *testing.T) {
 }
 
 // TestRetryAfter: who comes early is told when to come back.
+// TestEnrolAtOnce: what was added a moment ago, and is in a ticket already, is not
+// refused because the role has not looked at the store since.
+func TestEnrolAtOnce(t *testing.T) {
+	l := newLab(t)
+	l.start()
+	base := l.serve()
+	l.goTo(time.Second)
+	l.host.pass(time.Millisecond)
+	e := l.newEvent(2 * time.Second)
+	var sender store.Client
+	if _, err := l.store.Update(t.Context(), func(tx store.Tx) (err error) {
+		if sender, err = tx.AddClient(t.Context(), "new", "hash", []uint32{l.groups["viewers"]}); err != nil {
+			return err
+		}
+		if err = tx.AddEvent(t.Context(), e); err != nil {
+			return err
+		}
+		return tx.Associate(t.Context(), store.Association{Event: e.ID, Client: sender.Number, Role: store.RoleSend})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l.viewer(base, sender.Number).mustEnrol(l.ask(l.event(e.ID), wire.RoleSend))
+
+	// A client that comes to be one while the event runs.
+	var late store.Client
+	if _, err := l.store.Update(t.Context(), func(tx store.Tx) (err error) {
+		late, err = tx.AddClient(t.Context(), "late", "hash", []uint32{l.groups["viewers"]})
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	l.viewer(base, late.Number).mustEnrol(l.ask(l.event(e.ID), wire.RoleReceive))
+}
+
 func TestRetryAfter(t *testing.T) {
 	l := newLab(t)
 	alice := l.addClient("alice", "viewers")

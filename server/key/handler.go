@@ -1,6 +1,7 @@
 package key
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -37,6 +38,12 @@ func (s *Server) serveEnrol(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	grant, no := s.enrol(r.Context(), c, q, r.TLS, arrived)
+	if no != nil && no.perhapsNew() {
+		// Who gives up waiting must not break off what others wait for.
+		if s.keeper.catchUp(context.WithoutCancel(r.Context()), arrived.boot) == nil {
+			grant, no = s.enrol(r.Context(), c, q, r.TLS, arrived)
+		}
+	}
 	if no != nil {
 		s.log.Debug("enrolment refused", "client", c.number, "event", q.Event.String(), "code", no.Code)
 		s.refuse(w, no)

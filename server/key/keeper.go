@@ -78,6 +78,22 @@ func (k *keeper) reset() {
 func (k *keeper) turn(ctx context.Context) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	return k.round(ctx)
+}
+
+// catchUp makes a round unless one began after that instant (since boot): however
+// many requests wait for it, two rounds serve all of them.
+func (k *keeper) catchUp(ctx context.Context, after time.Duration) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.confirmed.Load() > int64(after) {
+		return nil
+	}
+	return k.round(ctx)
+}
+
+// round is turn. mu is held.
+func (k *keeper) round(ctx context.Context) error {
 	at := k.clock.tick()
 	k.trouble("clock", trustError(at))
 	if at.trusted {
