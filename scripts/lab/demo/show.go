@@ -39,7 +39,7 @@ type record struct {
 	decoded    map[string]string // host → framecrc of its player
 	thumbnails map[string]string // host → folder of pictures
 
-	mu            sync.Mutex           // guards the two below while the show runs
+	mu            sync.Mutex // guards the two below while the show runs
 	playerStarted map[string]time.Time
 	joined        map[string]time.Time // when `usher join` was called
 
