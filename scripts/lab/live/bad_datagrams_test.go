@@ -26,9 +26,11 @@ func TestBadDatagrams(t *testing.T) {
 	viewer.join("News")
 	player := viewer.plays(studio, "232.1.2.3:5004")
 	wire := w.sniffBridge()
-	sends := studio.sends('n', 1500, "232.1.2.3:5004")
+	const sendsASecond = 1500
+	sends := studio.sends('n', sendsASecond, "232.1.2.3:5004")
 	player.awaits(t, 'n', 0)
 	player.awaitsMore(t, sends, 100)
+	captured := sends.sent.Load()
 	packets := seen(t, wire, "")
 	var genuine []byte // the last long one: half of it still is as long as ESP has to be
 	for _, p := range packets {
@@ -88,7 +90,7 @@ func TestBadDatagrams(t *testing.T) {
 			viewer, inject := viewer.on(t), *inject
 			inject.t = t
 			if k.reason == "replay_old" {
-				player.awaits(t, 'n', replayWindow+uint32(len(packets)))
+				player.awaits(t, 'n', captured+replayWindow+sendsASecond)
 			}
 			was := viewer.status()
 			for n := range each {
