@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -43,6 +44,29 @@ func TestDemo(t *testing.T) {
 			}
 		}
 	})
+}
+
+func TestOutFolderOfOthersIsLeftAlone(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "thesis.txt")
+	if err := os.WriteFile(file, []byte("three years"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := prepareOut(dir); !errors.Is(err, errNotOurs) {
+		t.Errorf("a folder with a thesis: %v", err)
+	}
+	if _, err := os.Stat(file); err != nil {
+		t.Error(err)
+	}
+	ours := filepath.Join(t.TempDir(), "new", "folder")
+	for range 2 {
+		if err := prepareOut(ours); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(ours, "old.svg"), nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // showLogs prints what the programs said, for a failure on a machine that nobody

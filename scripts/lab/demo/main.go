@@ -39,7 +39,7 @@ type options struct {
 func main() {
 	var o options
 	flag.StringVar(&o.json, "json", "", "write the figures to `FILE`")
-	flag.StringVar(&o.out, "out", filepath.Join(os.TempDir(), "usher-demo"), "folder for pictures, logs and captures")
+	flag.StringVar(&o.out, "out", defaultOut(), "folder for pictures, logs and captures")
 	flag.StringVar(&o.bin, "bin", "", "folder with the programs (they are built if not given)")
 	flag.BoolVar(&o.keep, "keep", false, "leave the lab up, and say how to enter it")
 	flag.Parse()
@@ -86,12 +86,14 @@ func play(ctx context.Context, o options, out io.Writer) (_ *Figures, err error)
 	if missing := lab.Missing(); missing != "" {
 		return nil, fmt.Errorf("this machine lacks %s", missing)
 	}
-	if err := os.RemoveAll(o.out); err != nil {
+	if err := prepareOut(o.out); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.out, 0o755); err != nil {
-		return nil, err
-	}
+	defer func() {
+		if ctx.Err() != nil {
+			err = errors.Join(err, os.RemoveAll(o.out))
+		}
+	}()
 	bin := o.bin
 	if bin == "" {
 		if bin, err = build(ctx, out, o.out); err != nil {
@@ -135,6 +137,43 @@ func play(ctx context.Context, o options, out io.Writer) (_ *Figures, err error)
 		fmt.Fprintln(out, "the next demo removes it")
 	}
 	return figures, ctx.Err()
+}
+
+// marker is a file that says that a folder is the demo's own, to be emptied.
+const marker = ".usher-demo"
+
+// errNotOurs says that the folder for pictures holds something else.
+var errNotOurs = errors.New("is not empty and no earlier demo's")
+
+// defaultOut is a folder that nobody else can write to.
+func defaultOut() string {
+	cache, err := os.UserCacheDir()
+	if err != nil {
+		cache = "."
+	}
+	return filepath.Join(cache, "usher", "demo-output")
+}
+
+// prepareOut makes an empty folder. It empties one that an earlier demo left, and
+// touches no other.
+func prepareOut(dir string) error {
+	entries, err := os.ReadDir(dir)
+	switch {
+	case errors.Is(err, os.ErrNotExist):
+	case err != nil:
+		return err
+	case len(entries) > 0:
+		if _, err := os.Lstat(filepath.Join(dir, marker)); err != nil {
+			return fmt.Errorf("folder %s %w: name another one with --out", dir, errNotOurs)
+		}
+		if err := os.RemoveAll(dir); err != nil {
+			return err
+		}
+	}
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, marker), nil, 0o644)
 }
 
 // build compiles the two programs into a folder below dir.
