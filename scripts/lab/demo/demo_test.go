@@ -1,10 +1,13 @@
 package main
 
 import (
+	"bufio"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 
 	"usher/scripts/lab"
@@ -94,4 +97,51 @@ type testWriter struct{ t *testing.T }
 func (w testWriter) Write(p []byte) (int, error) {
 	w.t.Log(strings.TrimRight(string(p), "\n"))
 	return len(p), nil
+}
+
+// TestInterruptRemovesEverything interrupts a demo in the middle of its stream.
+func TestInterruptRemovesEverything(t *testing.T) {
+	lab.NeedRoot(t)
+	dir := t.TempDir()
+	build := exec.Command("go", "build", "-o", dir+"/", "usher/scripts/lab/demo", "usher/cmd/usher", "usher/cmd/usher-server")
+	if text, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("go build: %v\n%s", err, text)
+	}
+	out := filepath.Join(dir, "out")
+	command := exec.CommandContext(t.Context(), filepath.Join(dir, "demo"), "--bin", dir, "--out", out)
+	progress, err := command.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := command.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(progress)
+	interrupted := false
+	for lines.Scan() {
+		if strings.Contains(lines.Text(), "ffmpeg starts") {
+			interrupted = true
+			if err := command.Process.Signal(syscall.SIGINT); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var exit *exec.ExitError
+	if err := command.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 130 || !interrupted {
+		t.Errorf("interrupted %v, ended with %v; want exit status 130", interrupted, err)
+	}
+	if _, err := os.Stat(out); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("pictures and logs are still there: %v", err)
+	}
+	// Whatever ran in the lab had the folder of the programs in its command line.
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, process := range processes {
+		line, err := os.ReadFile(process)
+		if err == nil && strings.Contains(string(line), dir) {
+			t.Errorf("still running: %s", strings.ReplaceAll(string(line), "\x00", " "))
+		}
+	}
 }
