@@ -323,3 +323,78 @@ func BenchmarkInbound(b *testing.B) {
 		})
 	}
 }
+
+// hooked is a source that does something before it gives its packet number at.
+type hooked struct {
+	*source
+	at int
+	do func()
+}
+
+func (h *hooked) Read(buf []byte) (int, error) {
+	if h.next == h.at && h.do != nil {
+		h.do()
+		h.do = nil
+	}
+	return h.source.Read(buf)
+}
+
+// The key ends, and is wiped, while the loop is in the middle of a drain: the rest
+// goes under the next key, and where there is none, each packet is counted.
+func TestKeyEndsInDrain(t *testing.T) {
+	const all, early = 20, 5
+	group := netip.MustParseAddr("232.1.2.3")
+	key := func(spi uint32, from, until int64) *sa.SA {
+		s, err := sa.NewSA(sa.Params{
+			Association: "bench", SPI: spi, Destinations: []netip.Addr{group}, Direction: sa.Outbound, Transform: esp.AES256GCM,
+			Material: bytes.Repeat([]byte{byte(spi)}, esp.MaterialLen), SendFrom: from, SendUntil: until,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	for name, next := range map[string]bool{"next key": true, "no next key": false} {
+		t.Run(name, func(t *testing.T) {
+			tunnel, s, w := newBench(t, burstOf(all, 1000))
+			w.keep = true
+			db, now := tunnel.config.DB, int64(50)
+			tunnel.config.BootNS = func() int64 { return now }
+			remove := func(spi uint32) {
+				db.Remove("bench", func(i sa.SAInfo) bool { return i.SPI == spi })
+			}
+			remove(0x1000)
+			install := func(one *sa.SA) {
+				if err := db.Install(one); err != nil {
+					t.Fatal(err)
+				}
+			}
+			install(key(0x2000, 0, 100))
+			if next {
+				install(key(0x2001, 100, 200))
+			}
+			tunnel.config.Device = &hooked{source: s, at: early, do: func() {
+				now = 100
+				remove(0x2000)
+			}}
+			o := newOutbound(tunnel)
+			o.pass(t)
+			spis := map[uint32]int{}
+			for i, data := range w.data {
+				for ; len(data) > 0; data = data[min(w.size[i], len(data)):] {
+					spis[binary.BigEndian.Uint32(data)]++
+				}
+			}
+			left, dropped := all, uint64(0)
+			if !next {
+				left, dropped = early, all-early
+			}
+			if spis[0x2000] != early || spis[0x2001] != left-early {
+				t.Errorf("sent by SPI: %v", spis)
+			}
+			if out := tunnel.Counters().Snapshot().Out; out.Packets != uint64(left) || out.Dropped(NoSA) != dropped {
+				t.Errorf("%d sent, drops %v", out.Packets, out.Drops)
+			}
+		})
+	}
+}

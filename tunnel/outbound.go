@@ -248,6 +248,10 @@ func (o *outbound) takeSuper(inner []byte, segment int) {
 		if n == 0 {
 			return
 		}
+		if f.association == nil { // it ended at an earlier one
+			o.counters.drops[f.reason].Add(uint64(o.cut.Remaining()))
+			return
+		}
 		if !o.fit(f, n) {
 			o.counters.drops[TooBig].Add(uint64(o.cut.Remaining() - 1))
 			return // the others are as large
@@ -344,20 +348,19 @@ func (o *outbound) fit(f *flow, n int) bool {
 	return true
 }
 
-// seal makes ESP of the n bytes behind the batch, and adds it to the batch.
+// seal makes ESP of the n bytes behind the batch, and adds it to the batch. Where
+// the association ended while the drain went on (a busy host may have put the loop
+// aside), the one that follows it takes over.
 func (o *outbound) seal(f *flow, n int) {
-	sequence, iv, ok := f.association.Next()
-	if !ok {
-		if f.association.Exhausted() != nil {
-			o.counters.drop(Exhausted)
-		} else {
-			o.counters.drop(NoSA) // its time ended while the batch was made
-		}
-		return
+	sealed := o.sealUnder(f, n)
+	if sealed == nil && o.succeed(f, n) {
+		sealed = o.sealUnder(f, n)
 	}
-	sealed := f.association.Seal(o.buffer[o.used:], n, sequence, iv, esp.NextIPv4)
 	if sealed == nil {
-		o.counters.drop(Exhausted)
+		if f.association != nil {
+			f.association, f.reason = nil, Exhausted
+		}
+		o.counters.drop(f.reason)
 		return
 	}
 	if o.count == 0 {
@@ -369,6 +372,29 @@ func (o *outbound) seal(f *flow, n int) {
 	if len(sealed) < o.segment {
 		o.flush() // only the last of a batch may be shorter
 	}
+}
+
+// sealUnder makes ESP under the flow's association, nil if that sends no more.
+func (o *outbound) sealUnder(f *flow, n int) []byte {
+	sequence, iv, ok := f.association.Next()
+	if !ok {
+		return nil
+	}
+	return f.association.Seal(o.buffer[o.used:], n, sequence, iv, esp.NextIPv4)
+}
+
+// succeed looks at clock and database again, and tells whether another
+// association now sends the flow's packets. The n bytes at hand move to where the
+// next batch begins.
+func (o *outbound) succeed(f *flow, n int) bool {
+	inner := o.buffer[o.used+esp.HeaderLen:][:n]
+	o.flush()
+	copy(o.buffer[esp.HeaderLen:], inner)
+	o.now, o.snapshot = o.t.config.BootNS(), o.t.config.DB.Snapshot()
+	ended := f.association
+	*f = flow{valid: true, tuple: f.tuple}
+	o.decide(f)
+	return f.association != nil && f.association != ended && o.fit(f, n)
 }
 
 // flush sends the batch.
