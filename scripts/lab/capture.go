@@ -38,10 +38,20 @@ type Capture struct {
 	complaint strings.Builder
 }
 
+// snapLength is how much of a packet is kept: all of it. The kernel's buffer has a
+// slot of that size for each packet, so it holds a second of a fast stream only
+// where packets cannot be longer than a wire's.
+func snapLength(h *Host) string {
+	if h == h.lab.swch {
+		return "9216"
+	}
+	return "0"
+}
+
 func startCapture(ctx context.Context, h *Host, iface, file string, filter []string) (*Capture, error) {
 	// -Z root: Debian's tcpdump else gives up root and may not write the file.
 	// --immediate-mode: it else hands over packets once a second.
-	args := append([]string{"-i", iface, "-w", file, "-U", "--immediate-mode", "-n", "-s", "0", "-B", "16384", "-Z", "root", "--"}, filter...)
+	args := append([]string{"-i", iface, "-w", file, "-U", "--immediate-mode", "-n", "-s", snapLength(h), "-B", "16384", "-Z", "root", "--"}, filter...)
 	c := &Capture{file: file, cmd: h.Command(ctx, "tcpdump", args...), ended: make(chan struct{})}
 	// An interrupt of the terminal must not end the capture before the lab does.
 	c.cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: true}
