@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"io"
@@ -353,6 +354,47 @@ func files(t *testing.T, dir string) []string {
 		names = append(names, f.Name())
 	}
 	return names
+}
+
+// TestDatabaseRefused: a database that does not open stops the server with its
+// name and the reason.
+func TestDatabaseRefused(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		spoil func(t *testing.T, file string)
+		want  error
+	}{
+		{"damaged", func(t *testing.T, file string) { overwrite(t, file, bytes.Repeat([]byte("no database "), 1000)) }, store.ErrCorrupt},
+		{"empty", func(t *testing.T, file string) { overwrite(t, file, nil) }, server.ErrNotSetUp},
+		{"newer", func(t *testing.T, file string) {
+			db, err := sql.Open("sqlite", "file:"+file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := db.ExecContext(t.Context(), `INSERT INTO goose_db_version (version_id, is_applied) VALUES (999, 1)`); err != nil {
+				t.Fatal(err)
+			}
+			if err := db.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}, store.ErrNewerSchema},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			c := newServer(t)
+			tt.spoil(t, c.Database)
+			s, err := server.New(t.Context(), c, server.Options{Log: slog.New(slog.DiscardHandler), Clock: clock.System()})
+			if s != nil || !errors.Is(err, tt.want) || !strings.Contains(err.Error(), c.Database) {
+				t.Errorf("got %v, %v; want %v", s, err, tt.want)
+			}
+		})
+	}
+}
+
+func overwrite(t *testing.T, file string, content []byte) {
+	t.Helper()
+	if err := os.WriteFile(file, content, 0o600); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func TestNotSetUp(t *testing.T) {

@@ -122,10 +122,19 @@ func writeConfig(c Config, file string) error {
 }
 
 // OpenStore opens the store of a server that Setup made. ErrNotSetUp where it
-// did not: a mistyped path must not make an empty one.
+// did not: a mistyped path must not make an empty one, and a file that lost all
+// it held must not pass for one.
 func OpenStore(ctx context.Context, c Config) (store.Store, error) {
-	if _, err := os.Stat(c.Database); errors.Is(err, fs.ErrNotExist) {
+	info, err := os.Stat(c.Database)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("%w: %s is missing: run usher-server init", ErrNotSetUp, c.Database)
 	}
-	return sqlite.Open(ctx, c.Database, sqlite.Options{})
+	if err == nil && info.Mode().IsRegular() && info.Size() == 0 {
+		return nil, fmt.Errorf("%w: %s is empty: restore it from a backup", ErrNotSetUp, c.Database)
+	}
+	s, err := sqlite.Open(ctx, c.Database, sqlite.Options{})
+	if err != nil {
+		return nil, err // a nil *sqlite.Store in an interface would not be nil
+	}
+	return s, nil
 }
