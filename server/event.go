@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"usher/keyclient/derive"
 	"usher/keyclient/schedule"
@@ -143,6 +144,7 @@ func AddEvent(ctx context.Context, tx store.Tx, spec EventSpec, now time.Time) (
 
 // event makes an event of a spec and joins everything that is wrong with it.
 func (s EventSpec) event(group uint32) (store.Event, error) {
+	given := s
 	if s.First == 0 {
 		s.First = s.Interval
 	}
@@ -156,7 +158,7 @@ func (s EventSpec) event(group uint32) (store.Event, error) {
 	if err := s.unsupported(transform); err != nil {
 		return store.Event{}, err
 	}
-	if err := s.bounds(); err != nil {
+	if err := given.bounds(); err != nil {
 		return store.Event{}, err
 	}
 	e := store.Event{
@@ -224,24 +226,61 @@ func (s EventSpec) unsupported(transform uint8) error {
 // ssm is where a join names group and source (RFC 4607).
 var ssm = netip.MustParsePrefix("232.0.0.0/8")
 
-// bounds checks what entry and timing do not.
+// The longest interval and initial keying period (package schedule holds them,
+// too, but knows neither the operator's words nor which of them he gave).
+const longest = 7 * 24 * time.Hour
+
+// bounds checks what entry and timing do not, and durations as they were given:
+// a fault is named by the setting that has it, not by those that follow it.
 func (s EventSpec) bounds() error {
 	var faults []error
 	bad := func(format string, args ...any) {
 		faults = append(faults, fmt.Errorf("%w: "+format, append([]any{ErrEvent}, args...)...))
 	}
-	for _, d := range []struct {
-		name  string
-		value time.Duration
-	}{{"interval", s.Interval}, {"first", s.First}, {"initial", s.Initial}, {"window", s.Window}} {
-		if d.value%time.Millisecond != 0 || d.value < 0 {
-			bad("%s %s is no whole number of milliseconds", d.name, d.value)
+	within := func(name string, d, least time.Duration, from string) {
+		switch {
+		case d < least || d > longest:
+			bad("%s %s is outside %s to 7 days", name, d, from)
+		case d%time.Millisecond != 0:
+			bad("%s %s is no whole number of milliseconds", name, d)
 		}
 	}
+	within("interval", s.Interval, time.Second, "1 s")
+	if s.First != 0 {
+		within("first", s.First, time.Second, "1 s")
+	}
+	within("initial", s.Initial, 0, "0")
 	if s.Gather < 0 || s.Gather > maxGather || s.Gather%time.Microsecond != 0 {
 		bad("gather %s: from 0 to %s, in whole microseconds", s.Gather, maxGather)
 	}
+	if err := checkTitle(s.Title); err != nil {
+		bad("%w", err)
+	}
+	for _, a := range s.Senders {
+		if a.IsLoopback() || a.Is4() && a.As4()[0] >= 240 {
+			bad("sender %s is no host's address on a network", a)
+		}
+	}
+	for i, f := range s.Flows {
+		for _, g := range s.Flows[:i] {
+			if f.Protocol == g.Protocol && f.Destination == g.Destination && f.FirstPort <= g.LastPort && g.FirstPort <= f.LastPort {
+				bad("flow %s has ports of flow %s: name each port once", FlowText(f), FlowText(g))
+			}
+		}
+	}
 	return errors.Join(faults...)
+}
+
+// checkTitle refuses what nobody could type into usher join as it is listed: the
+// entry's own check leaves blanks and ids.
+func checkTitle(title string) error {
+	if !utf8.ValidString(title) || strings.TrimSpace(title) != title {
+		return fmt.Errorf("title %q: 1 to 200 bytes, printable, without blanks at its ends", title)
+	}
+	if _, err := derive.ParseEventID(title); err == nil {
+		return fmt.Errorf("title %q reads like an event's id: choose another", title)
+	}
+	return nil
 }
 
 // timing of one run of an event.

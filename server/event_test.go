@@ -138,6 +138,17 @@ func TestAddEventRefused(t *testing.T) {
 		{"first", func(s *server.EventSpec) { s.First = 10 * time.Millisecond }, bad, "first"},
 		{"odd interval", func(s *server.EventSpec) { s.Interval += time.Microsecond; s.Window = s.Interval }, bad, "milliseconds"},
 		{"initial", func(s *server.EventSpec) { s.Initial = -time.Second }, bad, "initial"},
+		{"negative interval", func(s *server.EventSpec) { s.Interval = -time.Second }, bad, "bad event: interval -1s is outside 1 s"},
+		{"interval alone is named", func(s *server.EventSpec) { s.Interval = time.Millisecond }, bad, "bad event: interval 1ms is outside 1 s"},
+		{"blank title", func(s *server.EventSpec) { s.Title = "  " }, bad, "title"},
+		{"blank at the title's end", func(s *server.EventSpec) { s.Title += " " }, bad, "title"},
+		{"title that is no UTF-8", func(s *server.EventSpec) { s.Title = "a\xffb" }, bad, "title"},
+		{"title like an id", func(s *server.EventSpec) { s.Title = strings.Repeat("0a", 16) }, bad, "id"},
+		{"loopback as sender", func(s *server.EventSpec) { s.Senders[0] = netip.MustParseAddr("127.0.0.1") }, bad, "127.0.0.1"},
+		{"broadcast as sender", func(s *server.EventSpec) { s.Senders[0] = netip.MustParseAddr("255.255.255.255") }, bad, "255.255.255.255"},
+		{"a flow twice", func(s *server.EventSpec) { s.Flows = append(s.Flows, s.Flows[0]) }, bad, "each port once"},
+		{"flows that overlap", func(s *server.EventSpec) { s.Flows = append(s.Flows, flow("udp/232.1.2.3/5000-5010")[0]) }, bad, "each port once"},
+		{"key server's port", func(s *server.EventSpec) { s.KeyServers = []string{"https://x:99999"} }, bad, "key_servers"},
 		{"gather", func(s *server.EventSpec) { s.Gather = time.Second }, bad, "gather"},
 		{"zone", func(s *server.EventSpec) { s.Time.Zone = "Europe/Berlinn" }, bad, "Berlinn"},
 		{"rule", func(s *server.EventSpec) { s.Time.Rule = "FREQ=SOMETIMES" }, bad, "SOMETIMES"},
@@ -150,6 +161,9 @@ func TestAddEventRefused(t *testing.T) {
 			_, err := add(t, s, v)
 			if !errors.Is(err, tt.want) || !strings.Contains(err.Error(), tt.word) {
 				t.Errorf("got %v, want %v with %q in it", err, tt.want, tt.word)
+			}
+			if err != nil && errors.Is(tt.want, bad) && strings.Contains(err.Error(), "\n") {
+				t.Errorf("one fault in several lines: %q", err)
 			}
 			if errors.Is(tt.want, later) && !strings.Contains(err.Error(), "not in this version") {
 				t.Errorf("the words are missing: %v", err)

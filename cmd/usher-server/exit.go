@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"slices"
 	"strings"
 
 	"usher/keyclient/schedule"
@@ -72,19 +73,23 @@ func explain(err error) failure {
 	return f
 }
 
-// plain is an error's text without the names of packages that it begins with.
+// plain is an error's text, a line for each fault, without the names of packages
+// that lines begin with.
 func plain(err error) string {
-	text := err.Error()
-	for {
+	lines := strings.Split(err.Error(), "\n")
+	for i, text := range lines {
 		name, rest, ok := strings.Cut(text, ": ")
-		switch {
-		case ok && (name == "store" || name == "server" || name == "group" || name == "ticket" || name == "key" || name == "wire" || name == "schedule"):
+		for ok && slices.Contains(packages, name) {
 			text = rest
-		default:
-			return text
+			name, rest, ok = strings.Cut(text, ": ")
 		}
+		lines[i] = text
 	}
+	return strings.Join(lines, "\n")
 }
+
+// packages are whose names errors begin with; they are for developers.
+var packages = []string{"store", "server", "group", "ticket", "key", "wire", "schedule"}
 
 // report tells of an error, if there is one, and returns the exit status.
 func (a *app) report(err error) int {

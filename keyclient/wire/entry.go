@@ -239,6 +239,11 @@ func checkServerURL(s string) error {
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.String() != (&url.URL{Scheme: "https", Host: u.Host}).String() {
 		return fmt.Errorf("%q: https://host:port is wanted", s)
 	}
+	if port := u.Port(); port != "" {
+		if _, err := parsePort(port); err != nil {
+			return fmt.Errorf("%q: %w does not exist", s, err)
+		}
+	}
 	return nil
 }
 
