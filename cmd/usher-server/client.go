@@ -52,7 +52,7 @@ func (a *app) clientAdd() *cobra.Command {
 			"for, or read from a file (- is standard input), up to its first line's end.",
 		Args: takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkName("client", args[0]); err != nil {
+			if err := errors.Join(checkName("client", args[0]), checkOnce("--group", groups)); err != nil {
 				return err
 			}
 			hash, err := a.newPassword(args[0], passwordFile)

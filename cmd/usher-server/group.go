@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -39,7 +41,7 @@ func (a *app) groupAdd() *cobra.Command {
 		Short: "Make a group",
 		Args:  takes("NAME"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := checkName("group", args[0]); err != nil {
+			if err := errors.Join(checkName("group", args[0]), checkOnce("--parent", parents)); err != nil {
 				return err
 			}
 			var v groupJSON
@@ -70,6 +72,16 @@ func (a *app) groupAdd() *cobra.Command {
 func checkName(what, name string) error {
 	if name == "" || len(name) > 100 || strings.TrimSpace(name) != name || !utf8.ValidString(name) || strings.ContainsFunc(name, isControl) {
 		return usagef("a %s's name has 1 to 100 printable bytes, without blanks at its ends", what)
+	}
+	return nil
+}
+
+// checkOnce refuses a repeatable flag that says the same twice.
+func checkOnce(flag string, values []string) error {
+	for i, v := range values {
+		if slices.Contains(values[:i], v) {
+			return usagef("%s %q is given twice", flag, v)
+		}
 	}
 	return nil
 }

@@ -28,7 +28,12 @@ func TestRun(t *testing.T) {
 			t.Fatalf("%v: %v\n%s", args, err, out)
 		}
 	}
-	must("init", "--address", "127.0.0.1", "--dir", filepath.Join(dir, "state"), "--ticket-port", "0", "--key-port", "0")
+	state := filepath.Join(dir, "state")
+	must("init", "--address", "127.0.0.1", "--dir", state)
+	free := fmt.Sprintf("hosts = [\"127.0.0.1\"]\nstate = %q\n[ticket]\nlisten = \"127.0.0.1:0\"\n[key]\nlisten = \"127.0.0.1:0\"\n", state)
+	if err := os.WriteFile(filepath.Join(dir, "server.toml"), []byte(free), 0o644); err != nil {
+		t.Fatal(err)
+	}
 	server := command("run")
 	stderr, err := server.StderrPipe()
 	if err != nil {

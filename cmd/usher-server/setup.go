@@ -37,6 +37,9 @@ func (a *app) initCommand() *cobra.Command {
 			if len(c.Hosts) == 0 {
 				return usagef("%s: --address is missing: the name or address by which agents reach this server", cmd.CommandPath())
 			}
+			if ticketPort == 0 || keyPort == 0 {
+				return usagef("%s: --ticket-port and --key-port: 0 is no port", cmd.CommandPath())
+			}
 			var err error
 			if c.State, err = filepath.Abs(c.State); err != nil {
 				return err
