@@ -36,7 +36,7 @@ type checker struct {
 
 func (c *checker) fault(key, format string, args ...any) {
 	c.faults = append(c.faults, &Error{
-		File: c.pos.file, Line: c.pos.lines[key], Key: key, Problem: fmt.Sprintf(format, args...)})
+		File: c.pos.file, Line: c.pos.lines[key], Key: key, Problem: cut(fmt.Sprintf(format, args...))})
 }
 
 func (c *checker) table(path string, tree map[string]any, t reflect.Type) {

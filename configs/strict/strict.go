@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strings"
 
 	"github.com/BurntSushi/toml"
 )
@@ -11,7 +12,7 @@ import (
 // Error is one thing that is wrong in a file.
 type Error struct {
 	File    string // as the caller named it
-	Line    int    // from 1; 0 if the key does not stand in the file
+	Line    int    // from 1; of the table where the key itself does not stand there, 0 at the top
 	Key     string // "policy[1].destination"; "" for a text that is no TOML
 	Problem string // one clause, lower case
 
@@ -89,8 +90,36 @@ type Positions struct {
 func (p *Positions) Line(key string) int { return p.lines[key] }
 
 // Errorf makes the error of a program's own check of a key; %w wraps, as with
-// fmt.Errorf.
+// fmt.Errorf. A key that is missing is told with the line of its table, and a
+// long value is cut: an error is one line.
 func (p *Positions) Errorf(key, format string, args ...any) error {
 	problem := fmt.Errorf(format, args...)
-	return &Error{File: p.file, Line: p.lines[key], Key: key, Problem: problem.Error(), cause: errors.Unwrap(problem)}
+	return &Error{File: p.file, Line: p.nearest(key), Key: key, Problem: cut(problem.Error()), cause: errors.Unwrap(problem)}
+}
+
+// nearest is the line of a key, or of the innermost table around it that stands
+// in the file.
+func (p *Positions) nearest(key string) int {
+	for {
+		if line := p.lines[key]; line > 0 {
+			return line
+		}
+		i := strings.LastIndexByte(key, '.')
+		if i < 0 {
+			return 0
+		}
+		key = key[:i]
+	}
+}
+
+// maxProblem bounds an error's text, in bytes: no sentence of ours is as long,
+// but a value of the file may be.
+const maxProblem = 400
+
+// cut shortens a text in its middle.
+func cut(s string) string {
+	if len(s) <= maxProblem {
+		return s
+	}
+	return strings.ToValidUTF8(s[:maxProblem/2], "") + " … " + strings.ToValidUTF8(s[len(s)-maxProblem/2:], "")
 }

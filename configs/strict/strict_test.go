@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"usher/configs/strict"
 )
@@ -58,6 +59,13 @@ func TestDecode(t *testing.T) {
 	want := file + ":10: policy[0].ports: empty"
 	if got := pos.Errorf("policy[0].ports", "empty").Error(); got != want {
 		t.Errorf("Errorf: %q, want %q", got, want)
+	}
+	if got, want := pos.Errorf("policy[0].missing", "is missing").Error(), file+":7: policy[0].missing: is missing"; got != want {
+		t.Errorf("a missing key: %q, want %q", got, want)
+	}
+	if got := pos.Errorf("server", "want a URL, not %q, but another", strings.Repeat("€", 1000)).Error(); len(got) > 600 ||
+		!strings.Contains(got, "want a URL") || !strings.HasSuffix(got, "but another") || !utf8.ValidString(got) {
+		t.Errorf("a long value: %q", got)
 	}
 	if err := pos.Errorf("ttl", "no: %w", os.ErrInvalid); !errors.Is(err, os.ErrInvalid) {
 		t.Errorf("%v wraps nothing", err)
