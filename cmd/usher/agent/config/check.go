@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"usher/sa/esp"
 )
@@ -35,7 +36,7 @@ func (c *Config) check() error {
 	if c.Interface == TUN || c.Interface == "lo" {
 		k.fault("interface", "want the real interface, not %q", c.Interface)
 	}
-	if len(c.Interface) > 15 || strings.ContainsAny(c.Interface, "/ \t\n") {
+	if len(c.Interface) > 15 || c.Interface == "." || c.Interface == ".." || strings.ContainsFunc(c.Interface, unfitForName) {
 		k.fault("interface", "%q cannot be an interface's name", c.Interface)
 	}
 	for key, path := range map[string]string{"paths.state": c.Paths.State, "paths.run": c.Paths.Run} {
@@ -51,6 +52,10 @@ func (c *Config) check() error {
 	}
 	return errors.Join(k.faults...)
 }
+
+// unfitForName tells what the kernel takes in no interface's name, and what no
+// terminal shows.
+func unfitForName(r rune) bool { return r == '/' || r == ':' || r == ' ' || !unicode.IsPrint(r) }
 
 // The bounds of a usable MTU: what IPv4 asks of every host (RFC 791), and what
 // an offloaded packet can be.
@@ -117,6 +122,11 @@ func CheckServer(s string) error {
 	if err != nil || u.Scheme != "https" || u.Hostname() == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		return fmt.Errorf("want a URL such as \"https://usher.example.net:7440\", not %q", redactURL(s, u))
 	}
+	if text := u.Port(); text != "" {
+		if _, err := port(text); err != nil {
+			return fmt.Errorf("%q: there is no port %s", redactURL(s, u), text)
+		}
+	}
 	return nil
 }
 
@@ -165,7 +175,7 @@ func (k *checker) policy(i int) {
 	k.policyDestination(at("destination"), p)
 	if p.Source.IsValid() && p.Source.Addr().Is6() {
 		k.fault(at("source"), "IPv6 is %w", ErrNotInThisVersion)
-	} else if p.Source.IsValid() && p.Source.IsSingleIP() && (p.Source.Addr().IsMulticast() || p.Source.Addr().IsUnspecified()) {
+	} else if p.Source.IsValid() && p.Source.IsSingleIP() && (p.Source.Addr().IsMulticast() || p.Source.Addr().IsUnspecified() || p.Source.Addr().IsLoopback()) {
 		k.fault(at("source"), "%s is no host's address", p.Source.Addr())
 	}
 	if c.pos.Line(at("ports")) == 0 {
@@ -258,6 +268,11 @@ func (k *checker) sa(i int) {
 	}
 	if s.Direction.Sends() && s.SenderID == nil {
 		k.fault(at("sender_id"), "is missing: two senders of one key need two numbers, or they betray each other's packets")
+	}
+	for _, key := range []string{at("sender_id"), at("gather")} {
+		if s.Direction == DirectionReceive && c.pos.Line(key) > 0 {
+			k.fault(key, "is for what sends, and this association receives: leave the key out")
+		}
 	}
 	if s.Gather < 0 || s.Gather > maxGather {
 		k.fault(at("gather"), "want 0 to %v, not %v", maxGather, s.Gather)
