@@ -129,7 +129,10 @@ func gone(pid int) error {
 		return nil
 	}
 	if _, state, _ := strings.Cut(string(text), ") "); strings.HasPrefix(state, "Z") {
-		return nil
+		// The first thread may be gone while others still hold files and locks.
+		if threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid)); err != nil || len(threads) <= 1 {
+			return nil
+		}
 	}
 	return fmt.Errorf("process %d runs", pid)
 }
