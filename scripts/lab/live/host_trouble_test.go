@@ -127,6 +127,7 @@ func TestHostTrouble(t *testing.T) {
 func TestNothingInTheClear(t *testing.T) {
 	w := newWorld(t)
 	studio, viewer := w.station("studio", "10.77.0.2"), w.station("viewer", "10.77.0.11")
+	mallory := w.host("mallory", "10.77.0.66")
 	// Without Usher the kernel would send all multicast by this one.
 	studio.shell("ip", "route", "add", "default", "dev", "eth0")
 	w.add(event{title: "News", sender: studio, flows: []string{"udp/232.1.2.3/5004"}})
@@ -211,7 +212,7 @@ func TestNothingInTheClear(t *testing.T) {
 			}
 			for n := range tries {
 				if _, err := c.WriteToUDPAddrPort(datagram('r', uint32(n)), group); !errors.Is(err, syscall.EPERM) {
-					return fmt.Errorf("sent by the real interface: %v, want EPERM", err)
+					return errors.Join(errors.New("sent by the real interface, and not refused by EPERM"), err)
 				}
 			}
 			return nil
@@ -227,7 +228,6 @@ func TestNothingInTheClear(t *testing.T) {
 		// The other way round: cleartext from the wire, under the sender's address.
 		s := viewer.on(t)
 		was := s.status().Guard.RefusedIn
-		mallory := w.host("mallory", "10.77.0.66")
 		inject := mallory.injector(t)
 		const tries = 20
 		for n := range tries {
