@@ -1,8 +1,10 @@
 package keyclient
 
 import (
+	"net/netip"
 	"time"
 
+	"usher/keyclient/derive"
 	"usher/keyclient/schedule"
 	"usher/keyclient/wire"
 )
@@ -26,16 +28,18 @@ func (c *Client) Entries() []Entry {
 func (c *Client) Events() []Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.events()
+	return c.events(func(derive.EventID) bool { return true })
 }
 
-// events is Events. mu is held.
-func (c *Client) events() []Event {
+// events is Events of those entries that are wanted. mu is held.
+func (c *Client) events(wanted func(derive.EventID) bool) []Event {
 	now := c.wall()
+	own, _ := c.cfg.OwnAddresses()
 	out := make([]Event, 0, len(c.held.entries))
 	for i := range c.held.entries {
-		e := &c.held.entries[i]
-		out = append(out, c.eventOf(e, now))
+		if e := &c.held.entries[i]; wanted(e.entry.ID) {
+			out = append(out, c.eventOf(e, now, own))
+		}
 	}
 	for id, m := range c.joined {
 		if c.held.find(id) == nil { // joined, but no ticket has it any more
@@ -45,9 +49,9 @@ func (c *Client) events() []Event {
 	return out
 }
 
-func (c *Client) eventOf(e *heldEntry, now time.Time) Event {
-	ev := Event{Entry: e.view, Role: c.usualRole(&e.view), State: StateNotJoined, Current: -1}
-	if next, err := timeExpression(e.entry).Next(now, shownOccurrences); err == nil {
+func (c *Client) eventOf(e *heldEntry, now time.Time, own []netip.Addr) Event {
+	ev := Event{Entry: e.view, Role: c.usualRole(&e.view, own), State: StateNotJoined, Current: -1}
+	if next, err := e.occurrences(now); err == nil {
 		ev.Next = next
 	} else {
 		ev.Detail = err.Error()
@@ -62,13 +66,7 @@ func (c *Client) eventOf(e *heldEntry, now time.Time) Event {
 func (c *Client) Joined() []Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var out []Event
-	for _, e := range c.events() {
-		if e.Joined {
-			out = append(out, e)
-		}
-	}
-	return out
+	return c.events(func(id derive.EventID) bool { return c.joined[id] != nil })
 }
 
 // Status never waits for the network.
@@ -77,7 +75,8 @@ func (c *Client) Status() Status {
 	defer c.mu.Unlock()
 	s := Status{
 		Server: c.from.Server, LoggedIn: c.identity.valid(c.wall()),
-		LastContact: c.contact, LastError: c.lastError, RenewAt: c.renewAt, Events: c.events(),
+		LastContact: c.contact, LastError: c.lastError, RenewAt: c.renewAt,
+		Events: c.events(func(derive.EventID) bool { return true }),
 	}
 	if s.Server == "" {
 		s.Server = c.cfg.Server

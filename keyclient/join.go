@@ -99,7 +99,8 @@ func (c *Client) joinable(e *heldEntry, asked *wire.Role) (wire.Role, error) {
 	if e.view.Refused != nil {
 		return 0, e.view.Refused
 	}
-	role := c.usualRole(&e.view)
+	own, _ := c.cfg.OwnAddresses()
+	role := c.usualRole(&e.view, own)
 	if asked != nil {
 		role = *asked
 	}
@@ -111,9 +112,9 @@ func (c *Client) joinable(e *heldEntry, asked *wire.Role) (wire.Role, error) {
 
 // usualRole is what a join takes that does not name one: a sending client knows
 // itself by its own address in the entry (docs/design.md §5), or is told by the
-// server that it is to be one. mu is held.
-func (c *Client) usualRole(e *Entry) wire.Role {
-	if slices.Contains(c.held.sends, e.ID) || c.ownsSender(e) == nil {
+// server that it is to be one. own are this host's addresses. mu is held.
+func (c *Client) usualRole(e *Entry, own []netip.Addr) wire.Role {
+	if slices.Contains(c.held.sends, e.ID) || sentFrom(e, own) {
 		return wire.RoleSend
 	}
 	return wire.RoleReceive
@@ -123,16 +124,19 @@ func (c *Client) usualRole(e *Entry) wire.Role {
 // inner and outer source are the same address, so no other can send.
 func (c *Client) ownsSender(e *Entry) error {
 	own, name := c.cfg.OwnAddresses()
-	for _, s := range e.Senders {
-		if slices.ContainsFunc(own, func(a netip.Addr) bool { return a.Unmap() == s }) {
-			return nil
-		}
+	if sentFrom(e, own) {
+		return nil
 	}
 	if name == "" {
 		name = "(none)"
 	}
 	return fmt.Errorf("%w: event %q is sent from %s, interface %s has %s; set the address, name another interface, or join to receive",
 		ErrNotOwnAddress, e.Title, addressList(e.Senders), name, addressList(own))
+}
+
+// sentFrom tells whether one of the addresses is that of a sender.
+func sentFrom(e *Entry, addrs []netip.Addr) bool {
+	return slices.ContainsFunc(addrs, func(a netip.Addr) bool { return slices.Contains(e.Senders, a.Unmap()) })
 }
 
 func addressList(addrs []netip.Addr) string {

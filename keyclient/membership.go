@@ -189,7 +189,7 @@ func (c *Client) planMembership(m *membership, running, finished map[int64]bool)
 		return p
 	}
 	now := c.wall()
-	next, err := timeExpression(e.entry).Next(now, 2)
+	next, err := e.occurrences(now)
 	if err != nil {
 		m.idle, m.detail, m.until = StateRefused, err.Error(), time.Time{}
 		return p
@@ -199,7 +199,7 @@ func (c *Client) planMembership(m *membership, running, finished map[int64]bool)
 		return p
 	}
 	m.idle, m.until = StateWaiting, time.Time{}
-	for _, o := range next {
+	for _, o := range next[:min(2, len(next))] {
 		start := o.Start.UnixMilli()
 		if running[start] || finished[start] {
 			continue

@@ -41,6 +41,7 @@ type heldEntry struct {
 	entry       *wire.Entry
 	raw         []byte
 	certificate string
+	upcoming    upcoming // of the entry
 }
 
 // savedTickets is tickets.json.
@@ -104,7 +105,7 @@ func (h *heldTickets) union(espPort uint16) {
 			}
 			groups := append(h.entries[old].view.Groups, t.ticket.Group)
 			if held := h.entries[old].entry; !seen || e.Edition > held.Edition || e.Edition == held.Edition && t.claims.Expires > expires[e.ID] {
-				h.entries[old] = heldEntry{viewEntry(e, espPort), e, t.ticket.Entries[i], t.ticket.Certificate}
+				h.entries[old] = heldEntry{view: viewEntry(e, espPort), entry: e, raw: t.ticket.Entries[i], certificate: t.ticket.Certificate}
 				expires[e.ID] = t.claims.Expires
 			}
 			h.entries[old].view.Groups = groups
