@@ -3,8 +3,9 @@
 // also does the arithmetic that offloads leave to whoever reads a TUN:
 // checksums, and the segments of a super-packet.
 //
-// [Parse] is the entry point. Nothing here allocates, panics on any input, or
-// keeps a reference to it.
+// [Parse] is the entry point, [ParseIGMP] that for what the kernel reports of
+// joined groups. Nothing here panics on any input or keeps a reference to it, and
+// nothing but the reading of reports allocates.
 package packet
 
 import (
