@@ -266,6 +266,9 @@ func (o *outbound) takeSuper(inner []byte, segment int) {
 func (o *outbound) route(inner []byte) (*flow, Reason) {
 	switch packet.Kernel(inner, &o.info) {
 	case packet.IGMP:
+		if hook := o.t.config.Hooks.GroupReport; hook != nil && !o.info.Fragment {
+			hook(inner[o.info.HeaderLen:o.info.Length])
+		}
 		return nil, IGMP
 	case packet.MLD:
 		return nil, MLD

@@ -25,6 +25,11 @@ type Hooks struct {
 
 	// UnknownSPI is told of each packet for which there is no association.
 	UnknownSPI func(spi uint32, source, destination netip.Addr)
+
+	// GroupReport gets what the kernel itself sends into the device about groups
+	// that programs have joined there: an IGMP message, behind its IP header.
+	// message is valid during the call only.
+	GroupReport func(message []byte)
 }
 
 // Config is what New needs. Port, Log and Hooks may be left out.

@@ -122,6 +122,25 @@ func (m *Memberships) List() []Membership {
 	return m.list()
 }
 
+// Sockets counts the sockets that hold each group, by group and interface alone:
+// the keys have no source. The kernel counts users of a group the same way, which
+// is how one tells its own from those of others.
+func (m *Memberships) Sockets() map[Membership]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := map[Membership]int{}
+	for _, s := range m.sockets {
+		groups := map[Membership]bool{}
+		for _, h := range s.held {
+			groups[Membership{Group: h.Group, Interface: h.Interface}] = true
+		}
+		for g := range groups {
+			all[g]++
+		}
+	}
+	return all
+}
+
 // Close leaves everything. The set can be used again.
 func (m *Memberships) Close() error {
 	m.mu.Lock()

@@ -2,6 +2,7 @@ package underlay_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -124,6 +125,16 @@ func TestManySources(t *testing.T) {
 	})
 	if err != nil {
 		t.Fatal(err)
+	}
+	// The kernel takes ten sources for a group and socket, and any source for none
+	// that has some: it counts four users, and so does Sockets.
+	out, err := h.Run(context.Background(), "cat", "/proc/net/igmp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	held := m.Sockets()[underlay.Membership{Group: group, Interface: eth0}]
+	if held != 4 || len(m.Sockets()) != 1 || !strings.Contains(out, fmt.Sprintf("%08X     %d ", binary.NativeEndian.Uint32(group.AsSlice()), held)) {
+		t.Errorf("%d sockets hold the group, the kernel has\n%s", held, out)
 	}
 	if err := m.Leave(group, netip.Addr{}, eth0); err != nil {
 		t.Error(err)
