@@ -67,7 +67,7 @@ func (a *app) explain(err error) failure {
 	case errors.Is(err, control.ErrNoRight):
 		return failure{status: exitNoRight, Code: "no_right",
 			Message: "you may not talk to the agent: its socket " + a.socket + " is for root and the group " + control.Group,
-			Hint:    "sudo, or once: sudo usermod -aG " + control.Group + " $USER, then log in again"}
+			Hint:    "sudo; or once: sudo groupadd -f " + control.Group + ", sudo usermod -aG " + control.Group + " $USER, restart the agent and log in again"}
 	case errors.Is(err, context.Canceled):
 		return failure{status: exitFailed, Code: "interrupted", Message: "interrupted"}
 	}

@@ -90,6 +90,10 @@ func eventDetail(e control.Event, now time.Time) string {
 
 func printInterface(w io.Writer, s *control.Status) {
 	i := s.Interface
+	if s.State == control.StateDown {
+		fmt.Fprintln(w, "interface\tnone, and nothing is protected: usher down was typed; sudo usher up")
+		return
+	}
 	if i.Real == "" {
 		fmt.Fprintf(w, "interface\tnone: %s\n", orElse(i.Why, "nothing to protect yet"))
 		return

@@ -175,7 +175,7 @@ func lockState(dir string) (*os.File, error) {
 func loadConfig(file string) (*config.Config, error) {
 	c, err := config.Load(file)
 	if errors.Is(err, fs.ErrNotExist) {
-		return config.Parse(file, nil)
+		return config.None(file), nil
 	}
 	return c, err
 }

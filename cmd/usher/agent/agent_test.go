@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -226,6 +227,9 @@ func TestIdle(t *testing.T) {
 	if s := r.status(); s.State != control.StateIdle || len(s.Problems) > 0 || s.Server != nil {
 		t.Errorf("%+v", s)
 	}
+	if text, err := json.Marshal(r.status()); err != nil || bytes.Contains(text, []byte("null")) {
+		t.Errorf("%s, %v: a list that is empty is []", text, err)
+	}
 	if m.Sets() != 0 || m.Device() != nil {
 		t.Error("an idle agent changed the host")
 	}
@@ -289,6 +293,44 @@ func TestReload(t *testing.T) {
 	r.eventually("the same association", sent(1))
 	if p := r.machine.Plan(); p == nil || p.MTU != 1400 {
 		t.Errorf("plan %+v", p)
+	}
+}
+
+// TestFileGone: a reload while the file is away, as between the two steps of an
+// editor, lifts nothing.
+func TestFileGone(t *testing.T) {
+	r := start(t, machine(underlaytest.NewNetwork(), "10.77.0.2/24"), manual("send"))
+	if err := os.Remove(r.config); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.client.Up(t.Context()); err == nil || !strings.Contains(err.Error(), r.config+" is gone") {
+		t.Errorf("up without a file: %v", err)
+	}
+	if p := r.machine.Plan(); p == nil || len(p.Flows) != 1 || r.status().State != control.StateRunning {
+		t.Errorf("plan %+v, %+v", p, r.status())
+	}
+}
+
+// TestInterfaceGone: up names an interface that does not exist, also where a
+// path runs that was opened on another.
+func TestInterfaceGone(t *testing.T) {
+	r := start(t, machine(underlaytest.NewNetwork(), "10.77.0.3/24"), manual("receive"))
+	if s := r.status(); s.State != control.StateRunning {
+		t.Fatalf("%+v", s)
+	}
+	r.write("interface = \"nope0\"\n" + manual("receive"))
+	if _, err := r.client.Up(t.Context()); err == nil || !strings.Contains(err.Error(), "nope0") {
+		t.Errorf("up: %v", err)
+	}
+	if s := r.status(); s.State != control.StateFailed || len(s.Problems) == 0 || s.Problems[0].Code != "interface" {
+		t.Errorf("%+v", s)
+	}
+	r.write(manual("receive"))
+	if _, err := r.client.Up(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if s := r.status(); s.State != control.StateRunning || len(s.Problems) != 0 {
+		t.Errorf("%+v", s)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"usher/cmd/usher/agent/config"
@@ -195,6 +196,7 @@ func (a *Agent) Leave(ctx context.Context, r *control.LeaveRequest) (*control.Ev
 	if err := a.hasTickets(); err != nil {
 		return nil, err
 	}
+	before := a.keys.Joined()
 	ids, err := a.keys.Leave(ctx, r.Events)
 	if err != nil {
 		return nil, refusal(err)
@@ -203,8 +205,16 @@ func (a *Agent) Leave(ctx context.Context, r *control.LeaveRequest) (*control.Ev
 		return nil, refusal(err)
 	}
 	out := &control.Events{Events: []control.Event{}}
-	for _, e := range a.pickEvents(ids) {
-		out.Events = append(out.Events, a.event(&e))
+	for _, id := range ids {
+		left := a.pickEvents([]derive.EventID{id})
+		if len(left) == 0 { // no ticket has it any more
+			i := slices.IndexFunc(before, func(e keyclient.Event) bool { return e.ID == id })
+			if i < 0 {
+				continue
+			}
+			left = []keyclient.Event{{Entry: before[i].Entry, Role: before[i].Role, Current: -1}}
+		}
+		out.Events = append(out.Events, a.event(&left[0]))
 	}
 	return out, nil
 }

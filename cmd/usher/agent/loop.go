@@ -122,8 +122,10 @@ func (a *Agent) look(ctx context.Context) {
 	default:
 		more := a.standUp(ctx, &n, c)
 		st := a.machine.Status()
+		more = append(more, unfit(st)...)
 		more = append(more, a.join(&n, st, rejoin)...)
-		if more = append(more, unfit(st)...); len(more) > 0 && !a.pathRunning() {
+		// A path without any interface to leave by is none.
+		if len(more) > 0 && (!a.pathRunning() || pick(st.Choices, nil) == nil) {
 			state = control.StateFailed
 		}
 		problems = append(problems, more...)
@@ -378,9 +380,14 @@ func (a *Agent) note(state control.State, problems []control.Problem) {
 }
 
 // reload reads the configuration again. One that is refused changes nothing, and
-// is told by status until a later one is taken.
+// is told by status until a later one is taken. A file that was there and is gone
+// is refused, too: for an instant it may be neither the old nor the new one, and
+// what it protects must not leave in the clear then.
 func (a *Agent) reload(ctx context.Context) error {
 	c, err := loadConfig(a.opts.Config)
+	if now := a.current(); err == nil && c.Missing() && !now.Missing() {
+		err = fmt.Errorf("%s is gone; an empty one would say that there is nothing to protect", a.opts.Config)
+	}
 	if err == nil {
 		err = a.manual.apply(c)
 	}

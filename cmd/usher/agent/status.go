@@ -44,7 +44,7 @@ func (a *Agent) Status(context.Context) (*control.Status, error) {
 	defer a.mu.Unlock()
 	s := &control.Status{
 		Version: Version(), PID: os.Getpid(), State: a.state, Started: a.started.UTC(),
-		Problems: slices.Concat([]control.Problem{}, a.problems),
+		Problems: append([]control.Problem{}, a.problems...), // never nil: a list in JSON
 		Config:   control.ConfigStatus{Path: a.opts.Config, Loaded: a.loaded.UTC()},
 		Interface: control.InterfaceStatus{
 			TUN: config.TUN, MTU: hs.TUN.MTU, Port: a.config.Port,

@@ -33,8 +33,9 @@ type Config struct {
 	Policies []Policy `toml:"policy"` // manual, in order
 	SAs      []SA     `toml:"sa"`     // manual
 
-	file string
-	pos  *strict.Positions
+	file    string
+	pos     *strict.Positions
+	missing bool
 }
 
 // Paths are where the agent keeps things.
@@ -116,6 +117,16 @@ func Parse(name string, text []byte) (*Config, error) {
 	pos, err := strict.Parse(name, text, c)
 	return finish(c, name, pos, err)
 }
+
+// None is the configuration of a host that has no file yet: all defaults.
+func None(file string) *Config {
+	c := &Config{file: file, pos: &strict.Positions{}, missing: true}
+	c.defaults()
+	return c
+}
+
+// Missing tells a Config that None made.
+func (c *Config) Missing() bool { return c.missing }
 
 func finish(c *Config, file string, pos *strict.Positions, err error) (*Config, error) {
 	if err != nil {
