@@ -62,7 +62,7 @@ func (c *Client) eventOf(e *heldEntry, now time.Time, own []netip.Addr) Event {
 	return ev
 }
 
-// Joined returns the events that are joined.
+// Joined returns the events that are joined or followed.
 func (c *Client) Joined() []Event {
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -39,7 +39,9 @@ func loadJoins(d stateDir) ([]savedJoin, error) {
 func (c *Client) saveJoins() error {
 	saved := savedJoins{Joined: []savedJoin{}}
 	for id, m := range c.joined {
-		saved.Joined = append(saved.Joined, savedJoin{Event: id, Role: m.role})
+		if m.joined {
+			saved.Joined = append(saved.Joined, savedJoin{Event: id, Role: m.role})
+		}
 	}
 	slices.SortFunc(saved.Joined, func(a, b savedJoin) int { return slices.Compare(a.Event[:], b.Event[:]) })
 	raw, err := json.MarshalIndent(saved, "", "  ")
@@ -81,13 +83,23 @@ func (c *Client) Join(ctx context.Context, names []string, role *wire.Role) ([]d
 	for id, m := range c.joined {
 		before[id] = m
 	}
+	var marked []*membership
 	for i, id := range ids {
-		if m := c.joined[id]; m == nil || m.role != roles[i] {
+		switch m := c.joined[id]; {
+		case m != nil && m.role == roles[i] && m.joined:
+		case m != nil && m.role == roles[i] && m.keyed():
+			m.joined = true
+			marked = append(marked, m)
+		default: // also where a program waits in vain: who joins wants it asked now
 			c.joined[id] = newMembership(id, roles[i])
+			c.joined[id].followed = m != nil && m.followed
 		}
 	}
 	if err := c.saveJoins(); err != nil {
 		c.joined = before
+		for _, m := range marked {
+			m.joined = false
+		}
 		return nil, err
 	}
 	c.renew()
@@ -153,8 +165,9 @@ func addressList(addrs []netip.Addr) string {
 	return text
 }
 
-// Leave ends the joins of these titles or ids and wipes their keys; the
-// policies stay. Errors: ErrNoSuchEvent, ErrAmbiguous, ErrState.
+// Leave ends the joins of these titles or ids and wipes their keys, but for what
+// is followed, too: that goes on as a receiver's. The policies stay. Errors:
+// ErrNoSuchEvent, ErrAmbiguous, ErrState.
 func (c *Client) Leave(_ context.Context, names []string) ([]derive.EventID, error) {
 	c.mu.Lock()
 	ids, err := c.resolveJoined(names)
@@ -164,9 +177,16 @@ func (c *Client) Leave(_ context.Context, names []string) ([]derive.EventID, err
 	}
 	var ended []*membership
 	for _, id := range ids {
-		if m := c.joined[id]; m != nil {
+		switch m := c.joined[id]; {
+		case m == nil:
+		case m.followed && m.role == wire.RoleReceive:
+			m.joined = false
+		default:
 			ended = append(ended, m)
 			delete(c.joined, id)
+			if m.followed {
+				c.joined[id] = newFollowed(id)
+			}
 		}
 	}
 	saving := c.saveJoins()
@@ -236,7 +256,7 @@ func (c *Client) resolveJoined(names []string) ([]derive.EventID, error) {
 		if ambiguous, is := errors.AsType[*AmbiguousError](err); is {
 			var joined []derive.EventID
 			for _, one := range ambiguous.IDs {
-				if c.joined[one] != nil {
+				if m := c.joined[one]; m != nil && m.joined {
 					joined = append(joined, one)
 				}
 			}

@@ -17,6 +17,10 @@ type membership struct {
 	id   derive.EventID
 	role wire.Role
 
+	// Who wants it, one of them at least; guarded by Client.mu.
+	joined   bool // Join was called
+	followed bool // a program of this host wants it: Follow
+
 	cancel context.CancelFunc // nil until it runs; set by the membership loop, guarded by Client.mu
 	ended  chan struct{}      // closed when it has wiped everything; nil until it runs
 
@@ -38,8 +42,19 @@ type sessionView struct {
 	offset  schedule.Offset
 }
 
+// newMembership makes one that a call of Join wants.
 func newMembership(id derive.EventID, role wire.Role) *membership {
-	return &membership{id: id, role: role, views: make(map[int64]*sessionView), idle: StateWaiting}
+	return &membership{id: id, role: role, joined: true, views: make(map[int64]*sessionView), idle: StateWaiting}
+}
+
+// keyed tells whether there is a key. Client.mu is held.
+func (m *membership) keyed() bool {
+	for _, v := range m.views {
+		if v.keys > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // stop ends it and returns when its keys are wiped. Client.mu is not held. One
@@ -54,7 +69,7 @@ func (m *membership) stop() {
 // addTo fills in what is known of the joined event: the session with a key
 // speaks for it, else the earliest one. Client.mu is held.
 func (m *membership) addTo(e Event) Event {
-	e.Joined, e.Role = true, m.role
+	e.Joined, e.Followed, e.Role = m.joined, m.followed, m.role
 	e.State, e.Detail, e.Until = m.idle, m.detail, m.until
 	var best *sessionView
 	var bestStart int64

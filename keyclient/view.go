@@ -51,8 +51,12 @@ type Event struct {
 	// Role is that of the join, or else what a join would take: RoleSend where
 	// the server lists this client as a sender or one of the entry's senders
 	// is an address of this host.
-	Role    wire.Role
-	Joined  bool
+	Role   wire.Role
+	Joined bool // Join was called, now or before a restart
+	// Followed: a program of this host wants it (Client.Follow). An event is keyed
+	// while it is joined, followed or both.
+	Followed bool
+
 	State   State
 	Detail  string                // one sentence on State, "" if there is nothing to say
 	Next    []schedule.Occurrence // the running one or the next ones, at most three
