@@ -213,7 +213,7 @@ func (c *Client) planMembership(m *membership, running, finished map[int64]bool)
 		m.idle, m.detail, m.until = StateEnded, "no further occurrence", time.Time{}
 		return p
 	}
-	m.idle, m.until = StateWaiting, time.Time{}
+	m.idle, m.detail, m.until = StateWaiting, "", time.Time{}
 	for _, o := range next[:min(2, len(next))] {
 		start := o.Start.UnixMilli()
 		if running[start] || finished[start] {
@@ -226,9 +226,12 @@ func (c *Client) planMembership(m *membership, running, finished map[int64]bool)
 		}
 		begins := time.UnixMilli(t.BeginsMS())
 		if wait := begins.Sub(now); wait > 0 {
+			p.wait = min(p.wait, wait)
+			if len(p.begin)+len(running) > 0 {
+				break // the one that is under way is to be told of
+			}
 			m.until = begins
 			m.detail = fmt.Sprintf("keys from %s on, the event begins at %s", begins.UTC().Format(time.RFC3339), o.Start.UTC().Format(time.RFC3339))
-			p.wait = min(p.wait, wait)
 			break
 		}
 		p.begin = append(p.begin, plannedSession{*e, o, t})

@@ -2,6 +2,7 @@ package keyclient_test
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -64,3 +65,27 @@ func TestManyRulesCostLittle(t *testing.T) {
 		}
 	})
 }
+
+// TestJoinOfWhatRunsTellsOfIt: a join of a daily event that runs does not tell of
+// tomorrow while it waits for today's key.
+func TestJoinOfWhatRunsTellsOfIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		daily := entry("daily", -10*time.Second)
+		daily.Time.Rule = "FREQ=DAILY"
+		f.set(func() { f.groups["g1"] = []*wire.Entry{daily} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		changed := h.Changed()
+		h.join(nil, "daily")
+		for e := h.event("daily"); e.State != keyclient.StateKeyed; e = h.event("daily") {
+			if strings.Contains(e.Detail, "begins at") || e.Until.After(daysEnd(e)) {
+				t.Fatalf("%s, %q until %v", e.State, e.Detail, e.Until)
+			}
+			<-changed
+			changed = h.Changed()
+		}
+	})
+}
+
+func daysEnd(e keyclient.Event) time.Time { return e.Next[0].End }
