@@ -17,6 +17,11 @@ import (
 // is over, and tries again what did not work.
 const lookEvery = time.Second
 
+// restTime is the least time between two looks for which news of the keys ask:
+// with many events there is news all the time, and little of it is for the host.
+// What comes alone is looked at at once.
+const restTime = 200 * time.Millisecond
+
 // request is work for the loop from another goroutine.
 type request struct {
 	ctx  context.Context
@@ -78,6 +83,8 @@ func (a *Agent) loop(ctx context.Context) error {
 	// round would miss what changes while other work is done.
 	news := a.keys.Changed()
 	a.look(ctx)
+	looked := time.Now()
+	var rested <-chan time.Time // nil: no news waits
 	for {
 		select {
 		case <-ctx.Done():
@@ -90,7 +97,13 @@ func (a *Agent) loop(ctx context.Context) error {
 			}
 		case <-news:
 			news = a.keys.Changed()
+			if rested == nil {
+				rested = time.After(restTime - time.Since(looked))
+			}
+		case <-rested:
+			rested = nil
 			a.look(ctx)
+			looked = time.Now()
 		case <-a.kicked:
 			a.look(ctx)
 		case <-tick.C:
