@@ -377,8 +377,12 @@ func (o *outbound) seal(f *flow, n int) {
 	}
 }
 
-// sealUnder makes ESP under the flow's association, nil if that sends no more.
+// sealUnder makes ESP under the flow's association, nil if that sends no more: a
+// key ends at its instant, also in the middle of a drain that was held up.
 func (o *outbound) sealUnder(f *flow, n int) []byte {
+	if !f.association.Sends(o.now) {
+		return nil
+	}
 	sequence, iv, ok := f.association.Next()
 	if !ok {
 		return nil
@@ -414,6 +418,7 @@ func (o *outbound) flush() {
 		TOS:         o.key.tos,
 	}
 	refused, err := o.t.config.Underlay.Send(&o.batch)
+	o.now = o.t.config.BootNS() // the interface may have kept us waiting
 	o.counters.batches.Add(1)
 	if refused > 0 {
 		reason := SendRefused
