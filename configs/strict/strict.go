@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"regexp"
 	"strings"
 
 	"github.com/BurntSushi/toml"
@@ -22,17 +23,24 @@ type Error struct {
 // Unwrap is what was wrapped by %w in [Positions.Errorf].
 func (e *Error) Unwrap() error { return e.cause }
 
-// Error is "file:line: key: problem".
+// Error is "file:line: key: problem", without what may be a part of a key.
 func (e *Error) Error() string {
 	where := e.File
 	if e.Line > 0 {
 		where = fmt.Sprintf("%s:%d", e.File, e.Line)
 	}
 	if e.Key == "" {
-		return where + ": " + e.Problem
+		return where + ": " + withoutKeys(e.Problem)
 	}
-	return where + ": " + e.Key + ": " + e.Problem
+	return where + ": " + withoutKeys(e.Key) + ": " + withoutKeys(e.Problem)
 }
+
+// withoutKeys takes out what looks like key material. The TOML library quotes what
+// it could not read, as a key that somebody forgot to quote.
+func withoutKeys(text string) string { return longHex.ReplaceAllString(text, "REDACTED") }
+
+// longHex is longer than any number that a file of ours may hold.
+var longHex = regexp.MustCompile(`(0x)?[0-9a-fA-F]{12,}`)
 
 // Decode reads a TOML file into a pointer to a struct with toml tags. Every
 // key must be a field, every value must fit it. The error joins one *Error for

@@ -159,3 +159,27 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A key that somebody forgot to quote is no TOML, and what the parser says of it
+// quotes what it has read: no part of a key may reach a log that way.
+func TestErrorsQuoteNoKey(t *testing.T) {
+	const key = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff01020304"
+	for _, text := range []string{
+		"key = " + key, "key = 0x" + key, "key = " + key[2:], "key = \"" + key, "key = '" + key + "\n'", key + " = 1", "[" + key + "]\nx = 1",
+		"key = 12" + strings.Repeat("34567890", 4),
+	} {
+		var into struct {
+			Key string `toml:"key"`
+		}
+		_, err := strict.Parse("usher.toml", []byte(text), &into)
+		if err == nil {
+			t.Errorf("%q is taken", text)
+			continue
+		}
+		for _, part := range []string{key[:16], key[16:32], "3456789034567890"} {
+			if strings.Contains(err.Error(), part) {
+				t.Errorf("%q: %v", text, err)
+			}
+		}
+	}
+}
