@@ -27,7 +27,7 @@ type RolloverRun struct {
 	Overflow   uint64  `json:"overflow"` // lost by the sink's own buffer, counted apart
 }
 
-// measureRollover runs TestRollover of the packet path at its full length.
+// measureRollover runs TestRolloverUnderLoad of the packet path at its full length.
 func measureRollover(parent context.Context, b *bench) error {
 	ctx, cancel := context.WithTimeout(parent, 3*time.Minute)
 	defer cancel()
@@ -35,22 +35,22 @@ func measureRollover(parent context.Context, b *bench) error {
 	if err := os.RemoveAll(file); err != nil {
 		return err
 	}
-	cmd := exec.CommandContext(ctx, b.tool("tunnel.test"), "-test.run", "^TestRollover$", "-test.v",
+	cmd := exec.CommandContext(ctx, b.tool("tunnel.test"), "-test.run", "^TestRolloverUnderLoad$", "-test.v",
 		"-rollover.changes", strconv.Itoa(rolloverChanges), "-rollover.json", file, "-rollover.bench", b.tool("usher-bench"))
 	text, err := cmd.CombinedOutput()
 	written, readErr := os.ReadFile(file)
 	if readErr != nil {
-		return fmt.Errorf("TestRollover: %w\n%s", err, text)
+		return fmt.Errorf("TestRolloverUnderLoad: %w\n%s", err, text)
 	}
 	r := &RolloverRun{}
 	if err := json.Unmarshal(written, r); err != nil {
-		return fmt.Errorf("TestRollover's figures: %w", err)
+		return fmt.Errorf("TestRolloverUnderLoad's figures: %w", err)
 	}
 	f := b.figures
 	f.Raw.Rollover = r
 	f.RolloverLost, f.RolloverDuplicated, f.RolloverReordered = &r.Lost, &r.Duplicated, &r.Reordered
 	if err != nil {
-		b.say("TestRollover: %s", text) // the figures stand, and say what is wrong
+		b.say("TestRolloverUnderLoad: %s", text) // the figures stand, and say what is wrong
 	}
 	return nil
 }
