@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -64,10 +65,15 @@ func (m *manual) apply(c *config.Config) error {
 		}
 	}()
 	var next []manualSA
-	var fresh []*sa.SA
 	for i := range c.SAs {
 		id := identify(&c.SAs[i], c.Policy(c.SAs[i].Policy), keys[i], m.keep)
 		next = append(next, id)
+		if other := m.inUse(id); other != "" {
+			return c.Errorf(fmt.Sprintf("sa[%d].spi", i), "0x%08x to %s is in use by association %q: give this one another", id.spi, id.dst, other)
+		}
+	}
+	fresh := map[manualSA]*sa.SA{}
+	for i, id := range next {
 		if m.has(id) {
 			continue
 		}
@@ -75,7 +81,7 @@ func (m *manual) apply(c *config.Config) error {
 		if err != nil {
 			return c.Errorf(fmt.Sprintf("sa[%d]", i), "%v", err)
 		}
-		fresh = append(fresh, s)
+		fresh[id] = s
 	}
 	if err := m.policies(c); err != nil {
 		return err
@@ -85,14 +91,29 @@ func (m *manual) apply(c *config.Config) error {
 			m.remove(old)
 		}
 	}
-	m.installed = next
+	m.installed = nil
 	var errs []error
-	for _, s := range fresh {
-		if err := m.db.Install(s); err != nil {
-			errs = append(errs, fmt.Errorf("agent: [[sa]] of %s: %w", c.File(), err))
+	for _, id := range next {
+		if s := fresh[id]; s != nil {
+			if err := m.db.Install(s); err != nil {
+				errs = append(errs, fmt.Errorf("agent: [[sa]] of %s: %w", c.File(), err))
+				continue // the next reload tries again
+			}
 		}
+		m.installed = append(m.installed, id)
 	}
 	return errors.Join(errs...)
+}
+
+// inUse names the association that has the SPI and destination of id and is none
+// of the manual ones, "" if there is none.
+func (m *manual) inUse(id manualSA) string {
+	for _, i := range m.db.Snapshot().SAs() {
+		if _, own := manualName(i.Association); !own && i.SPI == id.spi && slices.Contains(i.Destinations, id.dst) {
+			return i.Association
+		}
+	}
+	return ""
 }
 
 func (m *manual) has(id manualSA) bool { return contains(m.installed, id) }
