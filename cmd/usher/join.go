@@ -99,7 +99,8 @@ func progress(e control.Event, now time.Time) string {
 }
 
 // detail is the sentence on an event's state, with its instants as one reads
-// them, and until when that lasts where the sentence does not say so itself.
+// them, and what comes when where the sentence names no instant itself: the next
+// attempt at a first key, or the end of the key at hand.
 func detail(e control.Event, now time.Time) string {
 	timed := false
 	s := instants.ReplaceAllStringFunc(printable(e.Detail), func(text string) string {
@@ -113,8 +114,12 @@ func detail(e control.Event, now time.Time) string {
 	if s == "" {
 		s = "waits for its key"
 	}
-	if !timed && e.Until != nil {
-		s += ", until " + moment(*e.Until, now)
+	switch {
+	case timed || e.Until == nil:
+	case control.JoinState(e.State) == control.JoinWaiting:
+		s += "; next attempt at " + moment(*e.Until, now)
+	default:
+		s += "; the key at hand lasts until " + moment(*e.Until, now)
 	}
 	return s
 }
