@@ -89,7 +89,7 @@ func forge(ctx context.Context, o forgeOptions, ready func()) (*Forged, error) {
 
 // spoofer opens a socket that sends under an address that the host has not.
 func spoofer(o forgeOptions) (socket, error) {
-	s, err := sender(o.to, 8)
+	s, err := sender(o.to.Addr(), 8)
 	if err != nil {
 		return s, err
 	}

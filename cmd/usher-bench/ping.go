@@ -45,7 +45,7 @@ func ping(ctx context.Context, o pingOptions) (*Pinged, error) {
 	if err != nil {
 		return nil, err
 	}
-	out, err := sender(o.to, o.ttl)
+	out, err := sender(o.to.Addr(), o.ttl)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +132,7 @@ func echo(ctx context.Context, o echoOptions, ready func()) error {
 	defer in.close()
 	out, target := in, unix.Sockaddr(nil)
 	if o.to.IsValid() {
-		if out, err = sender(o.to, o.ttl); err != nil {
+		if out, err = sender(o.to.Addr(), o.ttl); err != nil {
 			return err
 		}
 		defer out.close()

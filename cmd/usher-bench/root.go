@@ -37,13 +37,13 @@ func newRoot(out, err io.Writer) *cobra.Command {
 
 func (a *app) sendCommand() *cobra.Command {
 	o := sendOptions{size: sizes{1200, 1200}}
-	var to addrPort
+	var to addrPorts
 	c := &cobra.Command{
 		Use:   "send",
 		Short: "Send paced, numbered datagrams",
 		Args:  cobra.NoArgs,
 		RunE: func(c *cobra.Command, _ []string) error {
-			o.to = netip.AddrPort(to)
+			o.to = to
 			if err := o.check(); err != nil {
 				return err
 			}
@@ -55,7 +55,7 @@ func (a *app) sendCommand() *cobra.Command {
 		},
 	}
 	f := c.Flags()
-	f.Var(&to, "to", "destination, group or host (`ADDRESS:PORT`)")
+	f.Var(&to, "to", "destination, group or host (`ADDRESS:PORT`); given again: a copy of each datagram goes to each")
 	f.IntVar(&o.rate, "rate", 1000, "datagrams a second; 0: as fast as the host can")
 	f.IntVar(&o.burst, "burst", 1, "datagrams that leave together; 1: evenly spaced")
 	f.BoolVar(&o.segment, "segment", false, "hand each burst over by one system call (UDP_SEGMENT)")
@@ -216,6 +216,21 @@ func (a *addrPort) Set(s string) error {
 		return err
 	}
 	*a = addrPort(v)
+	return nil
+}
+
+// addrPorts is a flag's value, given once or again.
+type addrPorts []netip.AddrPort
+
+func (a *addrPorts) Type() string   { return "address:port" }
+func (a *addrPorts) String() string { return "" }
+
+func (a *addrPorts) Set(s string) error {
+	var one addrPort
+	if err := one.Set(s); err != nil {
+		return err
+	}
+	*a = append(*a, netip.AddrPort(one))
 	return nil
 }
 

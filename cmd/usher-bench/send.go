@@ -8,6 +8,7 @@ import (
 	"io"
 	"net/netip"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,7 +21,7 @@ const (
 )
 
 type sendOptions struct {
-	to       netip.AddrPort
+	to       []netip.AddrPort // of one family, each of multicast or none
 	rate     int
 	burst    int
 	segment  bool
@@ -34,8 +35,10 @@ type sendOptions struct {
 
 func (o *sendOptions) check() error {
 	switch {
-	case !o.to.IsValid():
+	case len(o.to) == 0:
 		return errors.New("send needs --to")
+	case slices.ContainsFunc(o.to, func(a netip.AddrPort) bool { return a.Addr().Is4() != o.to[0].Addr().Is4() }):
+		return errors.New("each --to must be of the same IP version")
 	case o.rate < 0, o.burst < 1:
 		return errors.New("--rate is 0 or more, --burst 1 or more")
 	case o.segment && o.size.least != o.size.most:
@@ -48,7 +51,7 @@ func (o *sendOptions) check() error {
 
 // Sent is what send did.
 type Sent struct {
-	Sent        uint64  `json:"sent"`        // datagrams that the kernel took
+	Sent        uint64  `json:"sent"`        // datagrams that the kernel took, copies counted
 	Refused     uint64  `json:"refused"`     // that it refused
 	Refusal     string  `json:"refusal"`     // why, the first time
 	Seconds     float64 `json:"seconds"`     // from the first to the last
@@ -68,13 +71,13 @@ func (s *Sent) text(w io.Writer) {
 // generator is a stream being sent.
 type generator struct {
 	sendOptions
-	socket socket
-	target unix.Sockaddr
-	clock  monotonic
-	buffer []byte
-	super  []byte // the control message of UDP_SEGMENT
-	number uint64
-	result Sent
+	socket  socket
+	targets []unix.Sockaddr
+	clock   monotonic
+	buffer  []byte
+	super   []byte // the control message of UDP_SEGMENT
+	number  uint64
+	result  Sent
 }
 
 // send sends a stream and tells the sink how long it was.
@@ -86,12 +89,15 @@ func send(ctx context.Context, o sendOptions) (*Sent, error) {
 	if err != nil {
 		return nil, err
 	}
-	s, err := sender(o.to, o.ttl)
+	s, err := sender(o.to[0].Addr(), o.ttl)
 	if err != nil {
 		return nil, err
 	}
 	defer s.close()
-	g := &generator{sendOptions: o, socket: s, target: sockaddr(o.to), clock: clock, buffer: make([]byte, max(o.size.most, maxSegmentBytes))}
+	g := &generator{sendOptions: o, socket: s, clock: clock, buffer: make([]byte, max(o.size.most, maxSegmentBytes))}
+	for _, to := range o.to {
+		g.targets = append(g.targets, sockaddr(to))
+	}
 	if o.segment {
 		g.super = segmentMessage(o.size.least)
 	}
@@ -165,7 +171,9 @@ func (g *generator) sendEach(count int) {
 	for range count {
 		n := g.put(g.buffer, g.number)
 		g.number++
-		g.account(1, unix.Sendto(g.socket.fd, g.buffer[:n], 0, g.target))
+		for _, to := range g.targets {
+			g.account(1, unix.Sendto(g.socket.fd, g.buffer[:n], 0, to))
+		}
 	}
 }
 
@@ -177,7 +185,9 @@ func (g *generator) sendSegmented(count int) {
 			g.put(g.buffer[i*g.size.least:], g.number)
 			g.number++
 		}
-		g.account(uint64(n), unix.Sendmsg(g.socket.fd, g.buffer[:n*g.size.least], g.super, g.target, 0))
+		for _, to := range g.targets {
+			g.account(uint64(n), unix.Sendmsg(g.socket.fd, g.buffer[:n*g.size.least], g.super, to, 0))
+		}
 		count -= n
 	}
 }
@@ -201,6 +211,8 @@ func (g *generator) end() {
 	for range 5 {
 		p.wait()
 		header{kind: kindEnd, number: g.number, sentNS: g.clock.now(), stream: g.stream, length: headerLen}.put(g.buffer)
-		_ = unix.Sendto(g.socket.fd, g.buffer[:headerLen], 0, g.target) // the sink's silence tells, too
+		for _, to := range g.targets {
+			_ = unix.Sendto(g.socket.fd, g.buffer[:headerLen], 0, to) // the sink's silence tells, too
+		}
 	}
 }

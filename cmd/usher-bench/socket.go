@@ -44,21 +44,19 @@ func sockaddr(a netip.AddrPort) unix.Sockaddr {
 
 // sender opens a socket as most programs do that send a stream: neither bound
 // nor connected.
-func sender(to netip.AddrPort, ttl int) (socket, error) {
-	s, err := newSocket(to.Addr())
+func sender(to netip.Addr, ttl int) (socket, error) {
+	s, err := newSocket(to)
 	if err != nil {
 		return s, err
 	}
-	if to.Addr().IsMulticast() {
-		if s.family == unix.AF_INET {
-			err = unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ttl)
-		} else {
-			err = unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ttl)
-		}
-		if err != nil {
-			s.close()
-			return socket{}, fmt.Errorf("set the TTL: %w", err)
-		}
+	if s.family == unix.AF_INET {
+		err = unix.SetsockoptInt(s.fd, unix.IPPROTO_IP, unix.IP_MULTICAST_TTL, ttl)
+	} else {
+		err = unix.SetsockoptInt(s.fd, unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_HOPS, ttl)
+	}
+	if err != nil {
+		s.close()
+		return socket{}, fmt.Errorf("set the TTL: %w", err)
 	}
 	return s, nil
 }

@@ -26,7 +26,8 @@ var loadFan = load{name: "fanout", rate: 2000, burst: 1, size: "1200", duration:
 type FanRun struct {
 	SenderCPUUS float64 `json:"sender_cpu_us"` // of the sender's daemon, for each datagram of the stream
 	Packets     float64 `json:"packets"`       // on the sender's link, for each datagram of the stream
-	Sent        uint64  `json:"sent"`
+	Sent        uint64  `json:"sent"`          // datagrams of the stream
+	Rate        float64 `json:"rate"`          // datagrams of the stream a second
 }
 
 // fan is a sender and many hosts that join its group.
@@ -204,30 +205,17 @@ func (p *pair) fanStream(ctx context.Context, targets []netip.AddrPort, rate int
 	if err != nil {
 		return nil, err
 	}
-	var generators []*process
-	defer func() {
-		for _, g := range generators {
-			g.stop()
-		}
-	}()
+	args := []string{"--cpu-list", "0", p.b.tool("usher-bench"), "send", "--no-end",
+		"--rate", strconv.Itoa(rate), "--size", loadFan.size, "--for", loadFan.duration.String()}
 	for _, to := range targets {
-		g, err := start(ctx, p.tx, "taskset", "--cpu-list", "0", p.b.tool("usher-bench"), "send", "--json", "--no-end",
-			"--to", to.String(), "--rate", strconv.Itoa(rate), "--size", loadFan.size, "--for", loadFan.duration.String())
-		if err != nil {
-			return nil, err
-		}
-		generators = append(generators, g)
+		args = append(args, "--to", to.String())
 	}
-	var stream uint64
-	for _, g := range generators {
-		s, err := answerOf[sent](ctx, g)
-		if err != nil {
-			return nil, err
-		}
-		if s.Refused > 0 {
-			return nil, fmt.Errorf("%d datagrams were refused: %s", s.Refused, s.Refusal)
-		}
-		stream += s.Sent
+	s, err := answer[sent](ctx, p.tx, "taskset", args...)
+	if err != nil {
+		return nil, err
+	}
+	if s.Refused > 0 {
+		return nil, fmt.Errorf("%d datagrams were refused: %s", s.Refused, s.Refusal)
 	}
 	after, err := p.cpu()
 	if err != nil {
@@ -237,11 +225,12 @@ func (p *pair) fanStream(ctx context.Context, targets []netip.AddrPort, rate int
 	if err != nil {
 		return nil, err
 	}
-	one := float64(stream) / float64(len(targets)) // datagrams of the stream
+	one := float64(s.Sent) / float64(len(targets)) // datagrams of the stream
 	return &FanRun{
 		SenderCPUUS: float64((after.tx - before.tx).Nanoseconds()) / 1000 / one,
 		Packets:     float64(packetsAfter-packetsBefore) / one,
 		Sent:        uint64(one),
+		Rate:        s.Rate / float64(len(targets)),
 	}, nil
 }
 

@@ -39,7 +39,7 @@ func (k *nebulaPKI) cert(ctx context.Context, args ...string) error {
 }
 
 // start starts nebula on a host that knows where the others are.
-func (k *nebulaPKI) start(ctx context.Context, h *lab.Host, at netip.Addr, others map[netip.Addr]netip.Addr) (*process, error) {
+func (k *nebulaPKI) start(ctx context.Context, processors string, h *lab.Host, at netip.Addr, others map[netip.Addr]netip.Addr) (*process, error) {
 	if err := k.cert(ctx, "sign", "-name", h.Name(), "-networks", at.String()+"/24"); err != nil {
 		return nil, err
 	}
@@ -70,7 +70,7 @@ firewall:
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return nil, err
 	}
-	return start(ctx, h, k.b.peer("nebula"), "-config", file)
+	return startOn(ctx, processors, h, k.b.peer("nebula"), "-config", file)
 }
 
 // openNebula starts nebula at both ends.
@@ -80,12 +80,12 @@ func (p *pair) openNebula(ctx context.Context, l *lab.Lab) error {
 		return err
 	}
 	a, z := inner(p.variant, 1), inner(p.variant, 2)
-	d, err := k.start(ctx, p.tx, a, map[netip.Addr]netip.Addr{z: p.rx.Addr()})
+	d, err := k.start(ctx, "", p.tx, a, map[netip.Addr]netip.Addr{z: p.rx.Addr()})
 	if err != nil {
 		return err
 	}
 	p.txDaemons = append(p.txDaemons, d)
-	d, err = k.start(ctx, p.rx, z, map[netip.Addr]netip.Addr{a: p.tx.Addr()})
+	d, err = k.start(ctx, "", p.rx, z, map[netip.Addr]netip.Addr{a: p.tx.Addr()})
 	if err != nil {
 		return err
 	}

@@ -68,7 +68,7 @@ func (k *openvpnPKI) sign(name string) error {
 func (k *openvpnPKI) file(name, kind string) string { return filepath.Join(k.dir, name+"."+kind) }
 
 // start starts openvpn on a host: AES-256-GCM over UDP, all in the daemon.
-func (k *openvpnPKI) start(ctx context.Context, h *lab.Host, more ...string) (*process, error) {
+func (k *openvpnPKI) start(ctx context.Context, processors string, h *lab.Host, more ...string) (*process, error) {
 	if err := k.sign(h.Name()); err != nil {
 		return nil, err
 	}
@@ -77,7 +77,7 @@ func (k *openvpnPKI) start(ctx context.Context, h *lab.Host, more ...string) (*p
 		"--ca", k.file("ca", "pem"), "--cert", k.file(h.Name(), "pem"), "--key", k.file(h.Name(), "key"),
 		"--data-ciphers", "AES-256-GCM", "--cipher", "AES-256-GCM", "--disable-dco", "--verb", "1",
 	}, more...)
-	return start(ctx, h, "openvpn", args...)
+	return startOn(ctx, processors, h, "openvpn", args...)
 }
 
 // openOpenVPN starts openvpn at both ends, without a server's mode.
@@ -87,12 +87,12 @@ func (p *pair) openOpenVPN(ctx context.Context, l *lab.Lab) error {
 		return err
 	}
 	a, z := inner(p.variant, 1).String(), inner(p.variant, 2).String()
-	d, err := k.start(ctx, p.tx, "--tls-server", "--dh", "none", "--remote", p.rx.Addr().String(), "--ifconfig", a, "255.255.255.0")
+	d, err := k.start(ctx, "", p.tx, "--tls-server", "--dh", "none", "--remote", p.rx.Addr().String(), "--ifconfig", a, "255.255.255.0")
 	if err != nil {
 		return err
 	}
 	p.txDaemons = append(p.txDaemons, d)
-	d, err = k.start(ctx, p.rx, "--tls-client", "--remote", p.tx.Addr().String(), "--ifconfig", z, "255.255.255.0")
+	d, err = k.start(ctx, "", p.rx, "--tls-client", "--remote", p.tx.Addr().String(), "--ifconfig", z, "255.255.255.0")
 	if err != nil {
 		return err
 	}

@@ -60,6 +60,14 @@ func (w *watchedBuffer) String() string {
 	return strings.TrimSpace(string(w.text))
 }
 
+// startOn is start, on some processors alone, as taskset takes them; "" is all.
+func startOn(ctx context.Context, processors string, h *lab.Host, name string, args ...string) (*process, error) {
+	if processors == "" {
+		return start(ctx, h, name, args...)
+	}
+	return start(ctx, h, "taskset", append([]string{"--cpu-list", processors, name}, args...)...)
+}
+
 // start starts a program in a host. It is killed when ctx ends.
 func start(ctx context.Context, h *lab.Host, name string, args ...string) (*process, error) {
 	p := &process{name: h.Name() + ": " + filepath.Base(name), done: make(chan struct{})}

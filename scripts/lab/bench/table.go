@@ -112,14 +112,15 @@ func printFanout(w io.Writer, f *Figures) {
 	if len(f.Raw.Fanout) == 0 {
 		return
 	}
-	head(w, "fanout: the sender's daemon and link, for each datagram of the stream", "variant", "receivers", "CPU µs (range)", "packets")
+	head(w, "fanout: the sender's daemon and link, for each datagram of the stream", "variant", "receivers", "datagrams a second", "CPU µs (range)", "packets")
 	for _, v := range variantOrder(f.Raw.Fanout) {
 		for _, n := range fanSizes {
 			runs := f.Raw.Fanout[v][fmt.Sprint(n)]
 			if len(runs) == 0 {
 				continue
 			}
-			row(w, v, fmt.Sprint(n), spread(each(runs, func(r FanRun) float64 { return r.SenderCPUUS })),
+			row(w, v, fmt.Sprint(n), fmt.Sprintf("%.0f", median(each(runs, func(r FanRun) float64 { return r.Rate }))),
+				spread(each(runs, func(r FanRun) float64 { return r.SenderCPUUS })),
 				fmt.Sprintf("%.3f", median(each(runs, func(r FanRun) float64 { return r.Packets }))))
 		}
 	}

@@ -45,11 +45,7 @@ func (p *pair) openUsher(ctx context.Context, c usherConfig) error {
 		if err := writeUsher(end.host, p.usherTOML(end.sends, c)); err != nil {
 			return err
 		}
-		name, args := p.b.tool("usher"), []string{"agent"}
-		if end.pin != "" {
-			name, args = "taskset", []string{"--cpu-list", end.pin, p.b.tool("usher"), "agent"}
-		}
-		agent, err := start(ctx, end.host, name, args...)
+		agent, err := startOn(ctx, end.pin, end.host, p.b.tool("usher"), "agent")
 		if err != nil {
 			return err
 		}

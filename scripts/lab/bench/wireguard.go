@@ -26,12 +26,12 @@ const wgPort = 51820
 
 // openWireguard starts wireguard-go at both ends, with its defaults.
 func (p *pair) openWireguard(ctx context.Context) error {
-	a, err := p.b.startWireguard(ctx, p.tx, inner(p.variant, 1))
+	a, err := p.b.startWireguard(ctx, "", p.tx, inner(p.variant, 1))
 	if err != nil {
 		return err
 	}
 	p.txDaemons = append(p.txDaemons, a.daemon)
-	z, err := p.b.startWireguard(ctx, p.rx, inner(p.variant, 2))
+	z, err := p.b.startWireguard(ctx, "", p.rx, inner(p.variant, 2))
 	if err != nil {
 		return err
 	}
@@ -44,12 +44,12 @@ func (p *pair) openWireguard(ctx context.Context) error {
 
 // startWireguard starts a daemon in the foreground and gives its interface an
 // address.
-func (b *bench) startWireguard(ctx context.Context, h *lab.Host, at netip.Addr) (*wgEnd, error) {
+func (b *bench) startWireguard(ctx context.Context, processors string, h *lab.Host, at netip.Addr) (*wgEnd, error) {
 	key, err := ecdh.X25519().GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	d, err := start(ctx, h, b.peer("wireguard"), "--foreground", "wg0")
+	d, err := startOn(ctx, processors, h, b.peer("wireguard"), "--foreground", "wg0")
 	if err != nil {
 		return nil, err
 	}
