@@ -51,6 +51,7 @@ type fakeServer struct {
 
 	mu            sync.Mutex
 	password      string                    // guarded by mu
+	detail        string                    // of problems; guarded by mu
 	groups        map[string][]*wire.Entry  // guarded by mu
 	sends         []derive.EventID          // guarded by mu
 	validity      time.Duration             // of tickets; guarded by mu
@@ -69,6 +70,7 @@ func newFakeServer(t *testing.T) *fakeServer {
 	t.Helper()
 	f := &fakeServer{
 		t: t, network: newMemoryNetwork(), certLife: 24 * time.Hour, password: "correct horse",
+		detail: "as the test wants it",
 		groups: make(map[string][]*wire.Entry), validity: time.Hour, edition: 1, nextSender: 100, count: make(map[string]int),
 	}
 	var err error
@@ -176,7 +178,7 @@ func (f *fakeServer) tally(what string) { f.count[what]++ }
 func (f *fakeServer) problem(w http.ResponseWriter, status int, code string) {
 	w.Header().Set("Content-Type", wire.ContentTypeProblem)
 	w.WriteHeader(status)
-	json.NewEncoder(w).Encode(wire.Problem{Status: status, Code: code, Detail: "as the test wants it"}) //nolint:errcheck // the client's business
+	json.NewEncoder(w).Encode(wire.Problem{Status: status, Code: code, Detail: f.detail}) //nolint:errcheck // the client's business
 }
 
 func (f *fakeServer) json(w http.ResponseWriter, v any) {

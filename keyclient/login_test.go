@@ -199,6 +199,21 @@ func TestLoginRefusals(t *testing.T) {
 	})
 }
 
+// What a server says of a refusal is shown to people: it must not talk to their
+// terminal, nor begin a line of a log.
+func TestRefusalIsPrintable(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		h := newHost(t, f, receiverAddr)
+		f.set(func() { f.detail = "no\x1b]0;owned\a\nfake=line\u202egnp" })
+		_, err := h.Login(t.Context(), keyclient.Login{Name: "alice", Password: []byte("wrong")})
+		p, is := errors.AsType[*wire.Problem](err)
+		if !is || p.Detail != "no?]0;owned??fake=line?gnp" {
+			t.Errorf("%q", err)
+		}
+	})
+}
+
 func TestLogoutForgetsEverything(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFakeServer(t)

@@ -10,7 +10,9 @@ import (
 	"net/http"
 	"net/http/httptrace"
 	"strconv"
+	"strings"
 	"time"
+	"unicode"
 
 	"usher/keyclient/clock"
 	"usher/keyclient/schedule"
@@ -141,12 +143,21 @@ func (t *transport) do(ctx context.Context, q request) (*reply, error) {
 }
 
 // readProblem reads what the server says of an error; whatever it is, the HTTP
-// status counts.
+// status counts. Its words are shown to people: what does not print is taken out.
 func readProblem(r *reply) *wire.Problem {
 	p := new(wire.Problem)
 	if len(r.body) > wire.MaxProblem || wire.DecodeStrict(r.body, p) != nil {
 		p = &wire.Problem{Code: "http", Detail: http.StatusText(r.status)}
 	}
 	p.Status = r.status
+	p.Code, p.Detail = strings.Map(printing, p.Code), strings.Map(printing, p.Detail)
 	return p
+}
+
+// printing keeps a text from talking to a terminal, and in one line.
+func printing(r rune) rune {
+	if unicode.IsPrint(r) {
+		return r
+	}
+	return '?'
 }

@@ -1,6 +1,9 @@
 package keyclient
 
 import (
+	"fmt"
+	"io"
+	"log/slog"
 	"net/netip"
 	"time"
 
@@ -96,6 +99,15 @@ func (l Login) String() string { return "login of " + l.Name + " (password REDAC
 
 // GoString hides the password.
 func (l Login) GoString() string { return l.String() }
+
+// Format hides the password from every verb.
+func (l Login) Format(f fmt.State, _ rune) { io.WriteString(f, l.String()) } //nolint:errcheck // fmt reports it
+
+// LogValue hides the password.
+func (l Login) LogValue() slog.Value { return slog.StringValue(l.String()) }
+
+// MarshalText hides the password: no login travels as JSON by accident.
+func (l Login) MarshalText() ([]byte, error) { return []byte(l.String()), nil }
 
 // LoginResult tells what a login brought.
 type LoginResult struct {

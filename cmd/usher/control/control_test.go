@@ -260,7 +260,7 @@ func TestNotAnAgent(t *testing.T) {
 
 func TestSecretsDoNotPrint(t *testing.T) {
 	r := control.LoginRequest{Name: "alice", Password: []byte("hunter2")}
-	for _, format := range []string{"%v", "%+v", "%#v", "%s"} {
+	for _, format := range []string{"%v", "%+v", "%#v", "%s", "%d"} {
 		if s := fmt.Sprintf(format, r); strings.Contains(s, "hunter2") || strings.Contains(s, "104 117") {
 			t.Errorf("%s prints %s", format, s)
 		}

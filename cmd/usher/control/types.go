@@ -1,6 +1,8 @@
 package control
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
 	"time"
 )
@@ -132,11 +134,12 @@ type Events struct {
 type Event struct {
 	ID      string     `json:"id"`
 	Title   string     `json:"title"`
-	Role    string     `json:"role"` // "send" or "receive"
-	Joined  bool       `json:"joined"`
-	State   string     `json:"state,omitempty"`  // of a joined event, see JoinState
-	Detail  string     `json:"detail,omitempty"` // one sentence on State
-	Start   *time.Time `json:"start,omitempty"`  // of the current or next occurrence
+	Role    string     `json:"role"`              // "send" or "receive"
+	Joined  bool       `json:"joined"`            // by usher join
+	Program bool       `json:"program,omitempty"` // a program of this host has joined a group of it
+	State   string     `json:"state,omitempty"`   // of an event that is one or both, see JoinState
+	Detail  string     `json:"detail,omitempty"`  // one sentence on State
+	Start   *time.Time `json:"start,omitempty"`   // of the current or next occurrence
 	End     *time.Time `json:"end,omitempty"`
 	Until   *time.Time `json:"until,omitempty"` // when what State waits for is due
 	Senders []string   `json:"senders"`
@@ -215,6 +218,9 @@ func (r LoginRequest) String() string { return "login of " + r.Name + " (passwor
 
 // GoString keeps the password out of %#v.
 func (r LoginRequest) GoString() string { return r.String() }
+
+// Format keeps the password out of every verb.
+func (r LoginRequest) Format(f fmt.State, _ rune) { io.WriteString(f, r.String()) } //nolint:errcheck // fmt reports it
 
 // Wipe overwrites the password.
 func (r *LoginRequest) Wipe() { clear(r.Password) }
