@@ -6,8 +6,10 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
+	"os"
 	"syscall"
 	"time"
 
@@ -29,6 +31,8 @@ type Options struct {
 	Clock clock.Clock
 	// Advance lets the ratchet go on by more than 24 h (docs/keying.md §3).
 	Advance bool
+	// NewKeys makes a ratchet, and a master key, where they are missing.
+	NewKeys bool
 }
 
 // Server is the roles of one process, their listeners open.
@@ -72,6 +76,11 @@ func New(ctx context.Context, c Config, o Options) (_ *Server, err error) {
 		}
 	}
 	if c.Has(RoleKey) {
+		if o.NewKeys {
+			if err := s.newKeys(c); err != nil {
+				return nil, err
+			}
+		}
 		if err := s.openKey(ctx, c, auth, o.Advance); err != nil {
 			return nil, err
 		}
@@ -118,6 +127,18 @@ func (s *Server) openKey(ctx context.Context, c Config, auth *ticket.Authority, 
 	}
 	s.keyListener, err = listen(RoleKey, c.Key.Listen)
 	return err
+}
+
+// newKeys makes what a backup must not hold. A ratchet that is there is never
+// replaced: the interval secrets of all that runs would be lost with it.
+func (s *Server) newKeys(c Config) error {
+	if _, err := os.Lstat(c.path(ratchetFile)); err == nil {
+		return fmt.Errorf("%w: %s exists: new keys are for a server that has lost it", ErrSetUp, c.path(ratchetFile))
+	}
+	if err := key.CreateMasterKey(c.path(masterKeyFile)); err != nil && !errors.Is(err, fs.ErrExist) {
+		return err
+	}
+	return key.CreateRatchet(c.path(ratchetFile), c.path(masterKeyFile), s.clock.Wall())
 }
 
 // listen opens a role's port; what fails is said in words.

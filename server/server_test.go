@@ -356,6 +356,38 @@ func files(t *testing.T, dir string) []string {
 	return names
 }
 
+// TestNewKeys: a server that was restored from a backup lacks ratchet and master
+// key; it says how to go on, and goes on. What is there is never replaced.
+func TestNewKeys(t *testing.T) {
+	c := newServer(t)
+	open := func(newKeys bool) error {
+		s, err := server.New(t.Context(), c, server.Options{Log: slog.New(slog.DiscardHandler), Clock: clock.System(), NewKeys: newKeys})
+		if err != nil {
+			return err
+		}
+		return s.Close()
+	}
+	if err := open(true); !errors.Is(err, server.ErrSetUp) {
+		t.Errorf("over a ratchet that is there: %v", err)
+	}
+	for _, lost := range [][]string{{"ratchet"}, {"ratchet", "master.key"}} {
+		for _, name := range lost {
+			if err := os.Remove(filepath.Join(c.State, name)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := open(false); err == nil || !strings.Contains(err.Error(), "usher-server run --new-keys") {
+			t.Errorf("without %v: %v", lost, err)
+		}
+		if err := open(true); err != nil {
+			t.Errorf("new keys instead of %v: %v", lost, err)
+		}
+		if err := open(false); err != nil {
+			t.Errorf("after it: %v", err)
+		}
+	}
+}
+
 // TestDatabaseRefused: a database that does not open stops the server with its
 // name and the reason.
 func TestDatabaseRefused(t *testing.T) {

@@ -20,7 +20,7 @@ import (
 )
 
 func (a *app) runCommand() *cobra.Command {
-	var advance bool
+	var advance, newKeys bool
 	cmd := &cobra.Command{
 		Use:   "run",
 		Short: "Serve tickets and keys until interrupted",
@@ -38,7 +38,7 @@ func (a *app) runCommand() *cobra.Command {
 				return err
 			}
 			ctx := cmd.Context()
-			s, err := server.New(ctx, c, server.Options{Log: log, Clock: clock.System(), Advance: advance})
+			s, err := server.New(ctx, c, server.Options{Log: log, Clock: clock.System(), Advance: advance, NewKeys: newKeys})
 			if err != nil {
 				return err
 			}
@@ -57,6 +57,7 @@ func (a *app) runCommand() *cobra.Command {
 		},
 	}
 	cmd.Flags().BoolVar(&advance, "advance", false, "start although the clock is more than a day ahead of the key ratchet (after a long pause)")
+	cmd.Flags().BoolVar(&newKeys, "new-keys", false, "make ratchet and master key anew where they are lost, as after a restore from a backup: occurrences that have keys already get no further ones")
 	return cmd
 }
 

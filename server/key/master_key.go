@@ -24,7 +24,7 @@ func CreateMasterKey(path string) error {
 func readMasterKey(path string) (*derive.Secret, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %w; `usher-server init` makes it", ErrMasterKey, err)
+		return nil, fmt.Errorf("%w: %w; restore it, or "+newKeys, ErrMasterKey, err)
 	}
 	defer f.Close() //nolint:errcheck // only read
 	info, err := f.Stat()

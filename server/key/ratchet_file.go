@@ -14,6 +14,10 @@ import (
 	"usher/server/store"
 )
 
+// newKeys is what to do where the files are lost, as after a restore from a
+// backup, in which they must not be.
+const newKeys = "`usher-server run --new-keys` makes a new one, under which occurrences that have keys already get no further ones"
+
 // CreateRatchet writes a new ratchet with a random M whose first epoch is that
 // of now. An existing file is left alone: the error wraps fs.ErrExist. Rows that
 // were sealed under another ratchet do not open under it.
@@ -39,7 +43,7 @@ func openRatchetFile(path string, master *derive.Secret) (*ratchet, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		return nil, fmt.Errorf("%w: %s; `usher-server init` makes it", ErrNoRatchet, path)
+		return nil, fmt.Errorf("%w: %s; "+newKeys, ErrNoRatchet, path)
 	case err != nil:
 		return nil, fmt.Errorf("%w: %w", ErrRatchet, err)
 	}
