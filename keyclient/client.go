@@ -46,7 +46,8 @@ type Client struct {
 	dir stateDir
 	log *slog.Logger
 
-	changing sync.Mutex // held by Login, Logout and renewal: one identity at a time
+	changing sync.Mutex    // held by Login, Logout and renewal: one identity at a time
+	fetching chan struct{} // holds one while tickets are fetched
 
 	mu        sync.Mutex
 	from      origin                         // guarded by mu
@@ -84,7 +85,7 @@ func New(cfg Config) (*Client, error) {
 	c := &Client{
 		cfg: cfg, dir: stateDir(cfg.StateDir), log: cfg.Log,
 		joined:  make(map[derive.EventID]*membership),
-		changed: make(chan struct{}), renewed: make(chan struct{}),
+		changed: make(chan struct{}), renewed: make(chan struct{}), fetching: make(chan struct{}, 1),
 	}
 	if err := c.dir.prepare(); err != nil {
 		return nil, err

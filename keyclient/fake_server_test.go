@@ -61,6 +61,7 @@ type fakeServer struct {
 	edition       uint16                    // in answers; guarded by mu
 	changeGrant   func(*wire.Grant)         // guarded by mu
 	changeTickets func(*wire.TicketsAnswer) // guarded by mu
+	holdTickets   chan struct{}             // holds the next answer up until it is closed; guarded by mu
 	clockOff      time.Duration             // the key role's clock less the real one; guarded by mu
 	nextSender    uint16                    // guarded by mu
 	count         map[string]int            // requests by path and outcome; guarded by mu
@@ -251,6 +252,12 @@ func (f *fakeServer) tickets(w http.ResponseWriter, r *http.Request) {
 	}
 	if f.changeTickets != nil {
 		f.changeTickets(&answer)
+	}
+	if held := f.holdTickets; held != nil {
+		f.holdTickets = nil
+		f.mu.Unlock()
+		<-held
+		f.mu.Lock()
 	}
 	f.json(w, answer)
 }

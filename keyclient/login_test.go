@@ -141,6 +141,35 @@ func TestTicketsThatAreNotTaken(t *testing.T) {
 	})
 }
 
+// An answer that was held up on its way must not undo a newer one: the selectors
+// of what that one brought would be gone until the next fetch.
+func TestOldAnswerDoesNotUndoANewerOne(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		f.set(func() { f.groups["g1"] = []*wire.Entry{entry("live", time.Hour)} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		held, first := make(chan struct{}), make(chan error)
+		f.set(func() { f.version++; f.holdTickets = held })
+		go func() { first <- h.FetchTickets(t.Context()) }()
+		synctest.Wait()
+		f.set(func() {
+			f.version++
+			f.groups["g2"] = []*wire.Entry{entry("second", time.Hour)}
+		})
+		second := make(chan error, 1)
+		go func() { second <- h.FetchTickets(t.Context()) }()
+		synctest.Wait()
+		close(held)
+		if err := errors.Join(<-first, <-second); err != nil {
+			t.Error(err)
+		}
+		if len(h.Entries()) != 2 || len(h.db.Snapshot().Policies()) != 2 {
+			t.Errorf("%+v", h.Entries())
+		}
+	})
+}
+
 func TestExpiredTicketStaysInForce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFakeServer(t)

@@ -154,6 +154,14 @@ func (c *Client) FetchTickets(ctx context.Context) error {
 }
 
 func (c *Client) fetchTickets(ctx context.Context) error {
+	// One at a time: of two answers the older one could come last, and lift what
+	// the newer one protects.
+	select {
+	case c.fetching <- struct{}{}:
+		defer func() { <-c.fetching }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 	t, from, err := c.connection()
 	if err != nil {
 		return err
