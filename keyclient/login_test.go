@@ -170,6 +170,24 @@ func TestOldAnswerDoesNotUndoANewerOne(t *testing.T) {
 	})
 }
 
+// Editions wrap: what comes after the last one is newer than it, as for the server.
+func TestEditionsWrap(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		before, after := entry("live", time.Hour), entry("live", time.Hour)
+		before.Title, before.Edition = "before", 65535
+		after.Title, after.Edition = "after", 1
+		for _, groups := range []map[string][]*wire.Entry{{"g1": {before}, "g2": {after}}, {"g1": {after}, "g2": {before}}} {
+			f.set(func() { f.version++; f.groups = groups })
+			h := newHost(t, f, receiverAddr)
+			h.login()
+			if e := h.Entries(); len(e) != 1 || e[0].Title != "after" || len(e[0].Groups) != 2 {
+				t.Errorf("%+v", e)
+			}
+		}
+	})
+}
+
 func TestExpiredTicketStaysInForce(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		f := newFakeServer(t)

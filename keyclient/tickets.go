@@ -104,7 +104,7 @@ func (h *heldTickets) union(espPort uint16) {
 				old = at[e.ID]
 			}
 			groups := append(h.entries[old].view.Groups, t.ticket.Group)
-			if held := h.entries[old].entry; !seen || e.Edition > held.Edition || e.Edition == held.Edition && t.claims.Expires > expires[e.ID] {
+			if held := h.entries[old].entry; !seen || newerEdition(e, held) || e.Edition == held.Edition && t.claims.Expires > expires[e.ID] {
 				h.entries[old] = heldEntry{view: viewEntry(e, espPort), entry: e, raw: t.ticket.Entries[i], certificate: t.ticket.Certificate}
 				expires[e.ID] = t.claims.Expires
 			}
@@ -118,6 +118,9 @@ func (h *heldTickets) union(espPort uint16) {
 		return bytes.Compare(a.entry.ID[:], b.entry.ID[:])
 	})
 }
+
+// newerEdition compares editions as serial numbers: they wrap.
+func newerEdition(a, b *wire.Entry) bool { return int16(a.Edition-b.Edition) > 0 }
 
 func (h *heldTickets) find(id derive.EventID) *heldEntry {
 	for i := range h.entries {
