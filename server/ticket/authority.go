@@ -91,7 +91,7 @@ func OpenAuthority(dir string) (*Authority, error) {
 	name := filepath.Join(dir, caKeyFile)
 	signer, err := readKey(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s is missing", ErrNoCA, name)
+		return nil, fmt.Errorf("%w: %s is missing: restore it from a backup, or run usher-server init where there never was one", ErrNoCA, name)
 	}
 	if err != nil {
 		return nil, err
@@ -109,7 +109,7 @@ func ReadCA(dir string) (*x509.Certificate, error) {
 	name := filepath.Join(dir, caCertFile)
 	certs, err := readCertificates(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil, fmt.Errorf("%w: %s is missing: run usher-server init", ErrNoCA, name)
+		return nil, fmt.Errorf("%w: %s is missing: restore it from a backup, or run usher-server init where there never was one", ErrNoCA, name)
 	}
 	if err != nil {
 		return nil, err
