@@ -51,8 +51,10 @@ func joined(e control.Event) string {
 	switch {
 	case e.Refused != "":
 		return e.Refused
-	case !e.Joined:
+	case !e.Joined && !e.Program:
 		return "-"
+	case !e.Joined:
+		return e.State + ", by a program"
 	case e.State != "":
 		return e.State
 	default:

@@ -185,7 +185,11 @@ func (a *app) leaveCommand() *cobra.Command {
 			}
 			return a.print(list, func() {
 				for _, e := range list.Events {
-					fmt.Fprintf(a.out, "%s: left\n", printable(e.Title))
+					fmt.Fprintf(a.out, "%s: left", printable(e.Title))
+					if e.Program {
+						fmt.Fprint(a.out, "; a program on this host has joined its group, and receives it until it leaves")
+					}
+					fmt.Fprintln(a.out)
 				}
 			})
 		},

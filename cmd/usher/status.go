@@ -48,7 +48,7 @@ func printStatus(out io.Writer, s *control.Status, now time.Time) {
 
 	var joined []control.Event
 	for _, e := range s.Events {
-		if e.Joined {
+		if e.Joined || e.Program {
 			joined = append(joined, e)
 		}
 	}
@@ -81,6 +81,12 @@ func eventDetail(e control.Event, now time.Time) string {
 	var s strings.Builder
 	if e.Interval != nil && control.JoinState(e.State) == control.JoinKeyed {
 		fmt.Fprintf(&s, ", interval %d", *e.Interval)
+	}
+	if e.Program {
+		s.WriteString(", joined by a program")
+		if e.Joined {
+			s.WriteString(" and by usher join")
+		}
 	}
 	if e.Detail != "" || e.Until != nil && control.JoinState(e.State) == control.JoinWaiting {
 		s.WriteString(", " + detail(e, now))

@@ -14,6 +14,7 @@ import (
 
 	"usher/cmd/usher/agent/config"
 	"usher/cmd/usher/agent/reserve"
+	"usher/cmd/usher/agent/wishes"
 	"usher/cmd/usher/control"
 	"usher/keyclient"
 	"usher/keyclient/clock"
@@ -52,6 +53,11 @@ type Agent struct {
 	kicked   chan struct{} // something changed: the loop looks again
 	manual   manual        // the loop's
 	applied  *host.Plan    // the loop's; what Set was last given and took
+	heard    chan struct{} // a program may have joined or left: the loop reads
+	reports  *wishes.Inbox // from the packet path to the loop
+	wishes   *wishes.State // the loop's; what programs of this host want
+	heeded   []program     // the loop's; what of it the last look brought about
+	unheard  error         // the loop's; why it cannot be read
 
 	mu       sync.Mutex
 	config   *config.Config        // guarded by mu
@@ -113,6 +119,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	run("control socket", func(ctx context.Context) error { return control.NewServer(a, a.log).Serve(ctx, ln) })
 	run("watch of the host", a.machine.Watch)
+	run("watch of groups", a.listen)
 	run("keying", a.keys.Run)
 	run("loop", a.loop)
 	if o.Ready != nil {
@@ -134,11 +141,13 @@ func Run(ctx context.Context, o Options) error {
 func assemble(o Options, c *config.Config) (*Agent, error) {
 	a := &Agent{
 		opts: o, log: o.Log, clock: o.Clock, machine: o.Machine, db: sa.NewDB(), started: o.Clock.Wall(),
-		requests: make(chan request), kicked: make(chan struct{}, 1), state: control.StateIdle, past: map[string]uint64{},
+		requests: make(chan request), kicked: make(chan struct{}, 1), heard: make(chan struct{}, 1),
+		wishes: wishes.NewState(config.TUN), state: control.StateIdle, past: map[string]uint64{},
 	}
 	if a.machine == nil {
 		a.machine = Host(a.log)
 	}
+	a.reports = wishes.NewInbox(a.heard)
 	a.config, a.first, a.loaded = c, c, a.clock.Wall()
 	a.numbers = reserve.Open(filepath.Join(c.Paths.State, "reserved"), a.log)
 	a.manual = manual{db: a.db, keep: c.ShowKeys, reserve: a.numbers.Take}

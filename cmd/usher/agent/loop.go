@@ -10,6 +10,7 @@ import (
 
 	"usher/cmd/usher/agent/config"
 	"usher/cmd/usher/control"
+	"usher/tunnel"
 	"usher/tunnel/host"
 )
 
@@ -85,6 +86,8 @@ func (a *Agent) loop(ctx context.Context) error {
 	a.look(ctx)
 	looked := time.Now()
 	var rested <-chan time.Time // nil: no news waits
+	var hearing <-chan time.Time
+	var heard time.Time // when programs' joins were last read
 	for {
 		select {
 		case <-ctx.Done():
@@ -106,9 +109,18 @@ func (a *Agent) loop(ctx context.Context) error {
 			looked = time.Now()
 		case <-a.kicked:
 			a.look(ctx)
+		case <-a.heard:
+			if hearing == nil {
+				hearing = time.After(hearEvery - time.Since(heard))
+			}
+		case <-hearing:
+			hearing, heard = nil, time.Now()
+			if a.programsMoved() {
+				a.look(ctx)
+			}
 		case <-tick.C:
 			a.db.Expire(a.bootNS())
-			if a.troubled() {
+			if a.programsMoved() || a.troubled() {
 				a.look(ctx)
 			}
 		}
@@ -123,8 +135,12 @@ func (a *Agent) look(ctx context.Context) {
 	a.rejoin = nil
 	a.mu.Unlock()
 
-	n := plan(c, a.keys.Entries(), a.keys.Joined(), a.owner())
-	problems := n.problems
+	entries, owns := a.keys.Entries(), a.owner()
+	wanted := a.heed(entries, owns, down)
+	joined := a.keys.Joined()
+	n := plan(c, entries, joined, owns)
+	n.follow(wanted, joined)
+	problems := append(n.problems, a.unheardOf()...)
 	state := control.StateRunning
 	switch {
 	case down:
@@ -220,7 +236,7 @@ func (a *Agent) standPath(n *need, c *config.Config) error {
 	if real == nil {
 		return d.Close()
 	}
-	p, err = startPath(a.machine, s, d, a.db, a.bootNS, a.log, a.kick)
+	p, err = startPath(a.machine, s, d, a.db, a.bootNS, a.log, tunnel.Hooks{GroupReport: a.reports.Put}, a.kick)
 	if err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"sync"
 
 	"usher/cmd/usher/agent/config"
+	"usher/cmd/usher/agent/wishes"
 	"usher/tunnel/device"
 	"usher/tunnel/host"
 	"usher/tunnel/underlay"
@@ -38,6 +39,12 @@ type Machine interface {
 	OpenUnderlay(c underlay.Config) (underlay.Conn, error)
 	// Memberships holds multicast memberships.
 	Memberships() Memberships
+	// Groups reads what programs and the agent have joined, as wishes.Reader does.
+	// One goroutine calls it.
+	Groups() (s wishes.Snapshot, settled bool, err error)
+	// WatchGroups calls f when that may have changed, until ctx ends. It returns
+	// an error at once where nobody tells.
+	WatchGroups(ctx context.Context, f func()) error
 }
 
 // Memberships is what the agent needs of *underlay.Memberships.
@@ -46,6 +53,7 @@ type Memberships interface {
 	Join(group, source netip.Addr, index int) error
 	Leave(group, source netip.Addr, index int) error
 	List() []underlay.Membership
+	Sockets() map[underlay.Membership]int
 	Close() error
 }
 
@@ -59,6 +67,7 @@ func Host(log *slog.Logger) Machine {
 type realHost struct {
 	log     *slog.Logger
 	members *underlay.Memberships
+	marker  wishes.Marker // of Groups
 
 	mu       sync.Mutex
 	keeper   *host.Keeper       // guarded by mu
@@ -141,6 +150,12 @@ func (h *realHost) OpenUnderlay(c underlay.Config) (underlay.Conn, error) {
 }
 
 func (h *realHost) Memberships() Memberships { return h.members }
+
+func (h *realHost) Groups() (wishes.Snapshot, bool, error) {
+	return wishes.Reader{Marker: &h.marker}.Read()
+}
+
+func (h *realHost) WatchGroups(ctx context.Context, f func()) error { return wishes.Watch(ctx, f) }
 
 // Remove takes interface, routes and guard from this host: for "usher down",
 // which works as root with the agent dead.

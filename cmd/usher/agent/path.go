@@ -44,12 +44,12 @@ func openDevice(m Machine, s pathSettings) (device.Device, error) {
 
 // startPath opens the socket and starts the loops. It takes d over, also when it
 // fails. ended is called when the loops end by themselves.
-func startPath(m Machine, s pathSettings, d device.Device, db *sa.DB, boot func() int64, log *slog.Logger, ended func()) (*path, error) {
+func startPath(m Machine, s pathSettings, d device.Device, db *sa.DB, boot func() int64, log *slog.Logger, hooks tunnel.Hooks, ended func()) (*path, error) {
 	conn, err := m.OpenUnderlay(underlay.Config{Port: s.port, Mark: mark, NoOffload: !s.offload})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("agent: open the port of protected packets: %w", err), d.Close())
 	}
-	t, err := tunnel.New(tunnel.Config{Device: d, Underlay: conn, DB: db, BootNS: boot, Port: s.port, Log: log})
+	t, err := tunnel.New(tunnel.Config{Device: d, Underlay: conn, DB: db, BootNS: boot, Port: s.port, Log: log, Hooks: hooks})
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("agent: %w", err), conn.Close(), d.Close())
 	}

@@ -18,11 +18,19 @@ import (
 type need struct {
 	plan     host.Plan
 	receives []subscription
+	follows  []following
 	problems []control.Problem
 }
 
 // subscription is one (source, group) that the host wants from the network.
 type subscription struct{ group, source netip.Addr }
+
+// following is one that programs want. Those that joined on usher0 get it there by
+// themselves; for those that joined elsewhere the agent has to join there, too.
+type following struct {
+	subscription
+	elsewhere bool
+}
 
 // empty tells that there is nothing to protect.
 func (n *need) empty() bool { return len(n.plan.Flows) == 0 }
@@ -111,15 +119,24 @@ func (n *need) subscribe(group, source netip.Addr) {
 // of each, so that the network delivers, and on usher0, for programs that joined
 // elsewhere (docs/design.md §3, "Membership").
 func (n *need) memberships(choices []host.Choice, tun host.TUNState) (want []underlay.Membership, missing []subscription) {
-	for _, s := range n.receives {
+	add := func(s subscription, inside bool) {
 		i := slices.IndexFunc(choices, func(c host.Choice) bool { return c.Group == s.group && c.Source == s.source && c.Err == nil })
 		if i < 0 {
 			missing = append(missing, s)
 		} else {
 			want = append(want, underlay.Membership{Group: s.group, Source: s.source, Interface: choices[i].Interface.Index})
 		}
-		if tun.Present {
+		if tun.Present && inside {
 			want = append(want, underlay.Membership{Group: s.group, Source: s.source, Interface: tun.Index})
+		}
+	}
+	for _, s := range n.receives {
+		add(s, true)
+	}
+	for i, f := range n.follows {
+		same := func(o following) bool { return o.subscription == f.subscription }
+		if !slices.Contains(n.receives, f.subscription) && !slices.ContainsFunc(n.follows[:i], same) {
+			add(f.subscription, f.elsewhere)
 		}
 	}
 	return want, missing

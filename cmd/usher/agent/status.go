@@ -188,11 +188,11 @@ func (a *Agent) Events(context.Context) (*control.Events, error) {
 // event is an event as the commands show it.
 func (a *Agent) event(e *keyclient.Event) control.Event {
 	v := control.Event{
-		ID: e.ID.String(), Title: e.Title, Role: roleName(e.Role), Joined: e.Joined,
+		ID: e.ID.String(), Title: e.Title, Role: roleName(e.Role), Joined: e.Joined, Program: e.Followed,
 		State: string(e.State), Detail: plainText(e.Detail), Until: instant(e.Until), Groups: e.Groups, Keys: e.Keys,
 		Senders: []string{}, Flows: []control.Flow{},
 	}
-	if !e.Joined {
+	if !e.Joined && !e.Followed {
 		v.State = string(control.JoinNotJoined)
 	}
 	if len(e.Next) > 0 {

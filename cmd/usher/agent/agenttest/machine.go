@@ -12,6 +12,7 @@ import (
 
 	"usher/cmd/usher/agent"
 	"usher/cmd/usher/agent/config"
+	"usher/cmd/usher/agent/wishes"
 	"usher/tunnel/device"
 	"usher/tunnel/device/devicetest"
 	"usher/tunnel/host"
@@ -35,6 +36,8 @@ type Machine struct {
 	tun      bool               // guarded by mu; usher0 exists
 	device   *devicetest.Device // guarded by mu; the newest
 	conn     *underlaytest.Conn // guarded by mu; the newest
+	programs wishes.Snapshot    // guarded by mu; what programs have joined
+	onGroups func()             // guarded by mu
 
 	// PortTaken, if set, is what opening the socket fails with. Set it before
 	// the agent starts.
@@ -182,6 +185,55 @@ func (m *Machine) OpenUnderlay(underlay.Config) (underlay.Conn, error) {
 	return m.conn, nil
 }
 
+// Groups implements agent.Machine: what programs and the agent itself joined.
+func (m *Machine) Groups() (wishes.Snapshot, bool, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	s := wishes.Snapshot{Names: map[int]string{TUNIndex: config.TUN, m.real.Index: m.real.Name}, Groups: map[wishes.Place]wishes.Counts{}, Marked: true}
+	add := func(at wishes.Place, sockets int, source netip.Addr, n wishes.SourceCount) {
+		c := s.Groups[at]
+		c.Sockets += sockets
+		if source.IsValid() {
+			if c.Sources == nil {
+				c.Sources = map[netip.Addr]wishes.SourceCount{}
+			}
+			old := c.Sources[source]
+			c.Sources[source] = wishes.SourceCount{Include: old.Include + n.Include, Exclude: old.Exclude + n.Exclude}
+		}
+		s.Groups[at] = c
+	}
+	for at, c := range m.programs.Groups {
+		add(at, c.Sockets, netip.Addr{}, wishes.SourceCount{})
+		for source, n := range c.Sources {
+			add(at, 0, source, n)
+		}
+	}
+	for _, h := range m.members.List() {
+		add(wishes.Place{Interface: h.Interface, Group: h.Group}, 1, h.Source, wishes.SourceCount{Include: 1})
+	}
+	return s, true, nil
+}
+
+// SetPrograms makes s what programs have joined, and announces it.
+func (m *Machine) SetPrograms(s wishes.Snapshot) {
+	m.mu.Lock()
+	m.programs = s
+	f := m.onGroups
+	m.mu.Unlock()
+	if f != nil {
+		f()
+	}
+}
+
+// WatchGroups implements agent.Machine.
+func (m *Machine) WatchGroups(ctx context.Context, f func()) error {
+	m.mu.Lock()
+	m.onGroups = f
+	m.mu.Unlock()
+	<-ctx.Done()
+	return nil
+}
+
 // Memberships implements agent.Machine.
 func (m *Machine) Memberships() agent.Memberships { return &m.members }
 
@@ -269,6 +321,17 @@ func (s *members) List() []underlay.Membership {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return slices.Clone(s.held)
+}
+
+// Sockets implements agent.Memberships: each membership has its own.
+func (s *members) Sockets() map[underlay.Membership]int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	all := map[underlay.Membership]int{}
+	for _, m := range s.held {
+		all[underlay.Membership{Group: m.Group, Interface: m.Interface}]++
+	}
+	return all
 }
 
 // Close implements agent.Memberships.
