@@ -6,6 +6,9 @@
 
 readonly USHER_GO_NEEDED=1.26
 
+# Debian keeps ip's and nft's programs out of a plain user's PATH.
+PATH=$PATH:/usr/sbin:/sbin
+
 say() { printf '%s: %s\n' "$(basename "$0")" "$*" >&2; }
 
 # Debian's sudo resets PATH, so a Go that the user has is not seen by root.

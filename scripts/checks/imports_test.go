@@ -71,6 +71,7 @@ var importRules = []importRule{
 	{"server", []string{"server", "configs", "keyclient/wire", "keyclient/derive", "keyclient/schedule", "keyclient/clock"}, "the server knows no client and no packet path"},
 	{"configs", []string{"configs"}, "a leaf"},
 	{"scripts/lab/demo", []string{"scripts/lab"}, "the demo drives the product by its commands alone"},
+	{"scripts/lab/bench", []string{"scripts/lab"}, "what is measured is what users start"},
 	{"scripts", nil, "the lab knows nothing of the product"},
 }
 

@@ -299,6 +299,7 @@ func TestReload(t *testing.T) {
 // TestFileGone: a reload while the file is away, as between the two steps of an
 // editor, lifts nothing.
 func TestFileGone(t *testing.T) {
+	lab.NeedRoot(t) // only root may say up
 	r := start(t, machine(underlaytest.NewNetwork(), "10.77.0.2/24"), manual("send"))
 	if err := os.Remove(r.config); err != nil {
 		t.Fatal(err)
@@ -314,6 +315,7 @@ func TestFileGone(t *testing.T) {
 // TestInterfaceGone: up names an interface that does not exist, also where a
 // path runs that was opened on another.
 func TestInterfaceGone(t *testing.T) {
+	lab.NeedRoot(t) // only root may say up
 	r := start(t, machine(underlaytest.NewNetwork(), "10.77.0.3/24"), manual("receive"))
 	if s := r.status(); s.State != control.StateRunning {
 		t.Fatalf("%+v", s)
