@@ -61,7 +61,7 @@ func TestResultsRead(t *testing.T) {
 	if r.passed != 1 || r.failed != 1 || len(r.skipped) != 1 {
 		t.Errorf("got %d passed, %d failed, %d skipped; want one of each", r.passed, r.failed, len(r.skipped))
 	}
-	for _, want := range []string{"FAIL  usher/x", "x_test.go:12: wrong", "not run: usher/x.TestB: x_test.go:9: lacks root"} {
+	for _, want := range []string{"FAIL  usher/x", "x_test.go:12: wrong", "not run: lacks root\n  usher/x.TestB\n"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("output lacks %q:\n%s", want, out.String())
 		}

@@ -231,18 +231,38 @@ func (r *results) report(out io.Writer) bool {
 	for _, name := range r.failing {
 		fmt.Fprintf(out, "\n--- %s\n%s", name, strings.Join(r.output[name], ""))
 	}
-	for _, name := range r.skipped {
-		fmt.Fprintf(out, "not run: %s: %s\n", name, reason(r.output[name]))
-	}
+	r.reportSkipped(out)
 	return len(r.failing) == 0
 }
+
+// reportSkipped prints what was not run, under each reason once.
+func (r *results) reportSkipped(out io.Writer) {
+	var reasons []string
+	names := map[string][]string{}
+	for _, name := range r.skipped {
+		why := reason(r.output[name])
+		if names[why] == nil {
+			reasons = append(reasons, why)
+		}
+		names[why] = append(names[why], name)
+	}
+	for _, why := range reasons {
+		fmt.Fprintf(out, "\nnot run: %s\n", why)
+		for _, name := range names[why] {
+			fmt.Fprintf(out, "  %s\n", name)
+		}
+	}
+}
+
+// place is where in a file a test gave its reason.
+var place = regexp.MustCompile(`^[a-z0-9_]+\.go:\d+: `)
 
 // reason is the line that a skipped test gave.
 func reason(output []string) string {
 	for _, line := range slices.Backward(output) {
 		line = strings.TrimSpace(line)
 		if line != "" && !strings.HasPrefix(line, "---") && !strings.HasPrefix(line, "===") {
-			return line
+			return place.ReplaceAllString(line, "")
 		}
 	}
 	return "no reason given"
