@@ -52,6 +52,11 @@ func (a *Agent) Login(ctx context.Context, r *control.LoginRequest) (*control.Lo
 	if err := a.settle(ctx); err != nil {
 		return nil, refusal(err)
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if i := slices.IndexFunc(a.problems, func(p control.Problem) bool { return p.Code == codeGuard }); i >= 0 {
+		out.Warning = "logged in, but do not send or play yet, nothing keeps cleartext in or out: " + a.problems[i].Text
+	}
 	return out, nil
 }
 

@@ -153,8 +153,9 @@ func (a *Agent) look(ctx context.Context) {
 		st := a.machine.Status()
 		more = append(more, unfit(st)...)
 		more = append(more, a.join(&n, st, rejoin)...)
-		// A path without any interface to leave by is none.
-		if len(more) > 0 && (!a.pathRunning() || pick(st.Choices, nil) == nil) {
+		// A path without any interface to leave by is none, and one without a guard
+		// is not what people were promised.
+		if len(more) > 0 && (!a.pathRunning() || pick(st.Choices, nil) == nil) || unguarded(more) {
 			state = control.StateFailed
 		}
 		problems = append(problems, more...)
@@ -181,6 +182,9 @@ func (a *Agent) standUp(ctx context.Context, n *need, c *config.Config) []contro
 		switch {
 		case err == nil:
 			a.applied = &n.plan
+		case errors.Is(err, host.ErrGuard):
+			a.applied = nil
+			fail(codeGuard, err)
 		case errors.Is(err, host.ErrNoTUN):
 		default:
 			a.applied = nil
@@ -188,24 +192,34 @@ func (a *Agent) standUp(ctx context.Context, n *need, c *config.Config) []contro
 		}
 		a.keys.AddressesChanged()
 	}
-	if errs := a.standPath(n, c); errs != nil {
+	if errs := a.standPath(n, c, !unguarded(problems)); errs != nil {
 		fail("path", errs)
 	}
 	if a.applied == nil && len(problems) == 0 {
 		// usher0 is there now: address and routes, too.
-		if err := set(); err != nil {
-			fail("host", err)
-		} else {
+		switch err := set(); {
+		case err == nil:
 			a.applied = &n.plan
+		case errors.Is(err, host.ErrGuard):
+			fail(codeGuard, err)
+		default:
+			fail("host", err)
 		}
 	}
 	return problems
 }
 
+// codeGuard is the code of the problem that the guard does not stand.
+const codeGuard = "guard"
+
+func unguarded(problems []control.Problem) bool {
+	return slices.ContainsFunc(problems, func(p control.Problem) bool { return p.Code == codeGuard })
+}
+
 // standPath makes sure that the packet path runs with the right settings. Where
-// there is no real interface it makes usher0 alone: programs that send to it
-// lose packets, and get no error.
-func (a *Agent) standPath(n *need, c *config.Config) error {
+// there is no real interface, or no guard, it makes usher0 alone: programs that
+// send to it lose packets, and get no error. A path that runs is left to run.
+func (a *Agent) standPath(n *need, c *config.Config, guarded bool) error {
 	a.mu.Lock()
 	choices, p := a.choices, a.path
 	a.mu.Unlock()
@@ -233,7 +247,7 @@ func (a *Agent) standPath(n *need, c *config.Config) error {
 	if err != nil {
 		return err
 	}
-	if real == nil {
+	if real == nil || !guarded {
 		return d.Close()
 	}
 	p, err = startPath(a.machine, s, d, a.db, a.bootNS, a.log, tunnel.Hooks{GroupReport: a.reports.Put}, a.kick)

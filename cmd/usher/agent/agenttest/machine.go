@@ -36,6 +36,7 @@ type Machine struct {
 	tun      bool               // guarded by mu; usher0 exists
 	device   *devicetest.Device // guarded by mu; the newest
 	conn     *underlaytest.Conn // guarded by mu; the newest
+	noGuard  bool               // guarded by mu; the guard cannot be made
 	programs wishes.Snapshot    // guarded by mu; what programs have joined
 	onGroups func()             // guarded by mu
 
@@ -80,10 +81,20 @@ func (m *Machine) Set(_ context.Context, p host.Plan) error {
 	defer m.mu.Unlock()
 	m.plan = &p
 	m.sets++
+	if m.noGuard {
+		return fmt.Errorf("%w: as the test wants it", host.ErrGuard)
+	}
 	if !m.tun {
 		return fmt.Errorf("%w (usher0)", host.ErrNoTUN)
 	}
 	return nil
+}
+
+// RefuseGuard makes Set fail as on a host whose kernel takes no guard, or no more.
+func (m *Machine) RefuseGuard(refuse bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.noGuard = refuse
 }
 
 // Plan is what Set was last given; nil after Down and before the first one.
@@ -171,6 +182,13 @@ func (m *Machine) Device() *devicetest.Device {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	return m.device
+}
+
+// Conn is the socket as the newest path has it, nil before.
+func (m *Machine) Conn() *underlaytest.Conn {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.conn
 }
 
 // OpenUnderlay implements agent.Machine.
