@@ -59,18 +59,19 @@ type Agent struct {
 	heeded   []program     // the loop's; what of it the last look brought about
 	unheard  error         // the loop's; why it cannot be read
 
-	mu       sync.Mutex
-	config   *config.Config        // guarded by mu
-	loaded   time.Time             // guarded by mu; when config was read
-	failed   *control.ConfigStatus // guarded by mu; the last reload, if it was refused
-	down     bool                  // guarded by mu; usher down was typed
-	path     *path                 // guarded by mu; nil while there is none
-	choices  []host.Choice         // guarded by mu
-	rejoin   []int                 // guarded by mu; interfaces on which reports are to be forced
-	problems []control.Problem     // guarded by mu; of the last look
-	state    control.State         // guarded by mu
-	past     map[string]uint64     // guarded by mu; drops of paths that ended
-	traffic  control.Traffic       // guarded by mu; traffic of paths that ended
+	mu        sync.Mutex
+	config    *config.Config        // guarded by mu
+	loaded    time.Time             // guarded by mu; when config was read
+	failed    *control.ConfigStatus // guarded by mu; the last reload, if it was refused
+	down      bool                  // guarded by mu; usher down was typed
+	path      *path                 // guarded by mu; nil while there is none
+	choices   []host.Choice         // guarded by mu
+	rejoin    []int                 // guarded by mu; interfaces on which reports are to be forced
+	problems  []control.Problem     // guarded by mu; of the last look
+	state     control.State         // guarded by mu
+	freshened time.Duration         // guarded by mu; boot time of the last look at the events
+	past      map[string]uint64     // guarded by mu; drops of paths that ended
+	traffic   control.Traffic       // guarded by mu; traffic of paths that ended
 }
 
 // Run runs an agent until ctx ends, and returns nil then. What it set up on the

@@ -174,15 +174,46 @@ func realInterface(s *control.InterfaceStatus, choices []host.Choice) {
 }
 
 // Events implements control.Backend.
-func (a *Agent) Events(context.Context) (*control.Events, error) {
+func (a *Agent) Events(ctx context.Context) (*control.Events, error) {
 	if err := a.hasTickets(); err != nil {
 		return nil, err
 	}
+	a.freshen(ctx)
 	out := &control.Events{Events: []control.Event{}}
 	for _, e := range a.keys.Events() {
 		out.Events = append(out.Events, a.event(&e))
 	}
 	return out, nil
+}
+
+const (
+	// freshFor is how long tickets count as fresh to who looks at the events.
+	freshFor = 3 * time.Second
+	// freshenWait bounds how long a look waits for the ticket server; what the
+	// cache has is shown if it takes longer.
+	freshenWait = 2 * time.Second
+)
+
+// freshen asks the ticket server whether there is something new, so that an event
+// that was added this minute is seen now. The request is conditional and costs
+// little; programs that look often do not make the agent ask as often.
+func (a *Agent) freshen(ctx context.Context) {
+	now := a.clock.Boot()
+	a.mu.Lock()
+	fresh := a.freshened != 0 && now-a.freshened < freshFor
+	if !fresh {
+		a.freshened = now
+	}
+	a.mu.Unlock()
+	if fresh || !a.keys.Status().LoggedIn {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, freshenWait)
+	defer cancel()
+	// What fails is kept for status; the events of the cache are shown.
+	if a.keys.FetchTickets(ctx) == nil {
+		_ = a.settle(ctx) // fails with ctx alone
+	}
 }
 
 // event is an event as the commands show it.
