@@ -163,7 +163,7 @@ func (c *Client) setServer(from origin) error {
 		c.transport.close()
 	}
 	c.from, c.trust = from, t
-	c.transport = newTransport(&c.cfg, t, c.certificate)
+	c.transport = newTransport(&c.cfg, t, c.serverNow, c.certificate)
 	return nil
 }
 

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -65,6 +66,14 @@ type fakeServer struct {
 	clockOff      time.Duration             // the key role's clock less the real one; guarded by mu
 	nextSender    uint16                    // guarded by mu
 	count         map[string]int            // requests by path and outcome; guarded by mu
+	asked         []enrolment               // guarded by mu
+}
+
+// enrolment is a request for a first key, as it came.
+type enrolment struct {
+	at      time.Time // by the key role's clock
+	subject string    // of the client's certificate
+	request *wire.EnrolRequest
 }
 
 func newFakeServer(t *testing.T) *fakeServer {
@@ -171,6 +180,13 @@ func (f *fakeServer) counted(what string) int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.count[what]
+}
+
+// enrolments are the requests for first keys so far.
+func (f *fakeServer) enrolments() []enrolment {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.asked)
 }
 
 // tally counts; mu is held.
@@ -323,6 +339,7 @@ func (f *fakeServer) enrol(w http.ResponseWriter, r *http.Request) {
 		f.problem(w, http.StatusBadRequest, wire.CodeBadRequest)
 		return
 	}
+	f.asked = append(f.asked, enrolment{arrived, r.TLS.PeerCertificates[0].Subject.CommonName, q})
 	roots := x509.NewCertPool()
 	roots.AddCert(f.ca)
 	if _, _, err := wire.VerifyEntry(q.Entry, q.Certificate, roots, arrived); err != nil {

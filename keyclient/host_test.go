@@ -48,8 +48,9 @@ type host struct {
 	fake  *fakeServer
 
 	mu    sync.Mutex
-	own   []netip.Addr // guarded by mu
-	log   bytes.Buffer // guarded by mu
+	own   []netip.Addr  // guarded by mu
+	off   time.Duration // the wall clock's error; guarded by mu
+	log   bytes.Buffer  // guarded by mu
 	stop  context.CancelFunc
 	ended sync.WaitGroup
 }
@@ -63,7 +64,13 @@ func (h *host) Write(p []byte) (int, error) {
 
 func newHost(t *testing.T, f *fakeServer, own ...netip.Addr) *host {
 	t.Helper()
-	h := &host{t: t, dir: t.TempDir(), fake: f, own: own}
+	return newHostOff(t, f, 0, own...)
+}
+
+// newHostOff is a host whose wall clock is wrong by off.
+func newHostOff(t *testing.T, f *fakeServer, off time.Duration, own ...netip.Addr) *host {
+	t.Helper()
+	h := &host{t: t, dir: t.TempDir(), off: off, fake: f, own: own}
 	h.start()
 	t.Cleanup(h.end)
 	return h
@@ -73,6 +80,11 @@ func newHost(t *testing.T, f *fakeServer, own ...netip.Addr) *host {
 func (h *host) start() {
 	h.t.Helper()
 	h.db, h.clock = sa.NewDB(), clock.FromTime()
+	h.clock.Wall = func() time.Time {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return time.Now().Add(h.off)
+	}
 	var err error
 	h.Client, err = keyclient.New(keyclient.Config{
 		StateDir: h.dir, Server: "https://" + ticketAddress, CASHA256: h.fake.fingerprint(),
@@ -99,6 +111,13 @@ func (h *host) start() {
 func (h *host) end() {
 	h.stop()
 	h.ended.Wait()
+}
+
+// jump moves the wall clock.
+func (h *host) jump(d time.Duration) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.off += d
 }
 
 func (h *host) setOwn(own ...netip.Addr) {

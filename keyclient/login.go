@@ -38,7 +38,7 @@ func (c *Client) Login(ctx context.Context, l Login) (*LoginResult, error) {
 	}
 	// A transport of its own: nobody is asked for a certificate at a login, and
 	// the old identity works on until the new one is there.
-	fresh := newTransport(&c.cfg, t, noCertificate)
+	fresh := newTransport(&c.cfg, t, c.serverNow, noCertificate)
 	defer fresh.close()
 	id, r, answer, err := certify(ctx, fresh, t, from.Server+wire.PathLogin, key, func(csr []byte) any {
 		return wire.LoginRequest{Name: l.Name, Password: string(l.Password), CSR: csr}

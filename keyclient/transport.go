@@ -31,13 +31,13 @@ type transport struct {
 	clock clock.Clock
 }
 
-// newTransport makes a transport that trusts t and shows certificate.
-func newTransport(c *Config, t *trust, certificate func() *tls.Certificate) *transport {
+// newTransport makes a transport that trusts t as of now(), and shows certificate.
+func newTransport(c *Config, t *trust, now func() time.Time, certificate func() *tls.Certificate) *transport {
 	dial := c.Dial
 	if dial == nil {
 		dial = (&net.Dialer{Timeout: 5 * time.Second}).DialContext
 	}
-	d := &tlsDialer{trust: t, now: c.Clock.Wall, dial: dial, certificate: certificate}
+	d := &tlsDialer{trust: t, now: now, dial: dial, certificate: certificate}
 	return &transport{clock: c.Clock, http: &http.Client{
 		Transport: &http.Transport{
 			Proxy:               nil, // no proxy: K₀ comes out of this very TLS connection
