@@ -200,7 +200,6 @@ func TestEnrolRefused(t *testing.T) {
 	}
 }
 
-// TestRetryAfter: who comes early is told when to come back.
 // TestEnrolAtOnce: what was added a moment ago, and is in a ticket already, is not
 // refused because the role has not looked at the store since.
 func TestEnrolAtOnce(t *testing.T) {
@@ -235,6 +234,7 @@ func TestEnrolAtOnce(t *testing.T) {
 	l.viewer(base, late.Number).mustEnrol(l.ask(l.event(e.ID), wire.RoleReceive))
 }
 
+// TestRetryAfter: who comes early is told when to come back.
 func TestRetryAfter(t *testing.T) {
 	l := newLab(t)
 	alice := l.addClient("alice", "viewers")
