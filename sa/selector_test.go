@@ -48,6 +48,11 @@ func TestSelectorMatches(t *testing.T) {
 		if got := db.Snapshot().Outbound(p) != nil; got != tc.want {
 			t.Errorf("%s: looked up %v, want %v", tc.name, got, tc.want)
 		}
+		// The other way: what came under the key must be what its policies select.
+		// A flow to a group is not turned round.
+		if got := install(t, db, params(1)).Matches(p); got != tc.want {
+			t.Errorf("%s: inbound %v, want %v", tc.name, got, tc.want)
+		}
 	}
 }
 
