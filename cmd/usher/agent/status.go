@@ -221,7 +221,7 @@ func (a *Agent) event(e *keyclient.Event) control.Event {
 	v := control.Event{
 		ID: e.ID.String(), Title: e.Title, Role: roleName(e.Role), Joined: e.Joined, Program: e.Followed,
 		State: string(e.State), Detail: plainText(e.Detail), Until: instant(e.Until), Groups: e.Groups, Keys: e.Keys,
-		Senders: []string{}, Flows: []control.Flow{},
+		Senders: []string{}, Flows: []control.Flow{}, KeyServers: e.KeyServers,
 	}
 	if !e.Joined && !e.Followed {
 		v.State = string(control.JoinNotJoined)

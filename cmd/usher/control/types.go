@@ -145,6 +145,8 @@ type Event struct {
 	Senders []string   `json:"senders"`
 	Flows   []Flow     `json:"flows"`
 	Groups  []string   `json:"groups,omitempty"` // ids of the tickets that hold it
+	// KeyServers are where its keys are, as the ticket says.
+	KeyServers []string `json:"key_servers,omitempty"`
 	// Interval and Keys tell of the key in use, where there is one.
 	Interval *uint32 `json:"interval,omitempty"`
 	Keys     int     `json:"keys,omitempty"`
