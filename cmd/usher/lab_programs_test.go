@@ -303,12 +303,8 @@ func TestProgramsJoin(t *testing.T) {
 	right.followed(l, "Match", match.Addr(), false, false)
 }
 
-// on gives the station to a subtest.
-func (s *station) on(t *testing.T) *station {
-	c := *s
-	c.t = t
-	return &c
-}
+// on gives the station to a subtest, which starts and kills no agent there.
+func (s *station) on(t *testing.T) *station { return &station{Host: s.Host, t: t, bin: s.bin} }
 
 // onlyEvent is the one event of the host's tickets.
 func (s *station) onlyEvent() control.Event {
