@@ -2,6 +2,7 @@ package keyclient
 
 import (
 	"slices"
+	"time"
 
 	"usher/keyclient/derive"
 	"usher/keyclient/wire"
@@ -9,10 +10,26 @@ import (
 
 // newFollowed makes a membership that programs want: they receive, and nothing
 // that they do makes this host a sender.
-func newFollowed(id derive.EventID) *membership {
+func newFollowed(id derive.EventID, bootNS int64) *membership {
 	m := newMembership(id, wire.RoleReceive)
-	m.joined, m.followed = false, true
+	m.joined, m.followed, m.begun = false, true, bootNS
 	return m
+}
+
+// firstTry is how long what is followed may take until its first key is there, in
+// boot ns. After that it waits: for its occurrence, or in vain.
+const firstTry = int64(2 * time.Second)
+
+// promising tells whether a join may take over what is followed as it is: it has a
+// key, or is about to. Else it begins anew, so that the server is asked at once.
+// Client.mu is held.
+func (m *membership) promising(bootNS int64) bool {
+	for _, v := range m.views {
+		if v.keys > 0 {
+			return true
+		}
+	}
+	return bootNS-m.begun < firstTry
 }
 
 // Follow makes ids the whole of what programs of this host want to receive. Each
@@ -31,7 +48,7 @@ func (c *Client) Follow(ids []derive.EventID) {
 		case m != nil:
 			m.followed, changed = true, true
 		case e != nil && e.view.Refused == nil:
-			c.joined[id], changed = newFollowed(id), true
+			c.joined[id], changed = newFollowed(id, c.cfg.Clock.BootNS()), true
 		}
 	}
 	for id, m := range c.joined {

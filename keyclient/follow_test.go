@@ -132,6 +132,43 @@ func TestFollowDoesNotSend(t *testing.T) {
 	})
 }
 
+// TestFollowThenJoin: a join in the middle of a program's first request asks no
+// second time; one of what a program waits for in vain asks at once.
+func TestFollowThenJoin(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		f := newFakeServer(t)
+		live := entry("live", 0)
+		live.Time.Duration = "PT1H"
+		f.set(func() { f.groups["g1"] = []*wire.Entry{live} })
+		h := newHost(t, f, receiverAddr)
+		h.login()
+		h.Follow([]derive.EventID{live.ID})
+		h.join(nil, "live")
+		pass(4 * time.Second)
+		if n := f.counted("enrol"); n != 1 {
+			t.Errorf("%d enrolments", n)
+		}
+
+		f.set(func() { f.enrolStatus = 403 })
+		h.end()
+		h.start()
+		if _, err := h.Leave(t.Context(), []string{"live"}); err != nil {
+			t.Error(err)
+		}
+		h.Follow([]derive.EventID{live.ID})
+		pass(20 * time.Second)
+		if e := h.event("live"); e.Keys > 0 || !e.Followed {
+			t.Errorf("refused: %+v", e)
+		}
+		before := len(f.enrolments())
+		h.join(nil, "live")
+		pass(time.Second)
+		if n := len(f.enrolments()); n != before+1 {
+			t.Errorf("a join made %d enrolments, want one more than %d", n, before)
+		}
+	})
+}
+
 // TestFollowRefused: what cannot be joined is not followed either.
 func TestFollowRefused(t *testing.T) {
 	bubble(t, func(t *testing.T) {

@@ -87,7 +87,7 @@ func (c *Client) Join(ctx context.Context, names []string, role *wire.Role) ([]d
 	for i, id := range ids {
 		switch m := c.joined[id]; {
 		case m != nil && m.role == roles[i] && m.joined:
-		case m != nil && m.role == roles[i] && m.keyed():
+		case m != nil && m.role == roles[i] && m.promising(c.cfg.Clock.BootNS()):
 			m.joined = true
 			marked = append(marked, m)
 		default: // also where a program waits in vain: who joins wants it asked now
@@ -185,7 +185,7 @@ func (c *Client) Leave(_ context.Context, names []string) ([]derive.EventID, err
 			ended = append(ended, m)
 			delete(c.joined, id)
 			if m.followed {
-				c.joined[id] = newFollowed(id)
+				c.joined[id] = newFollowed(id, c.cfg.Clock.BootNS())
 			}
 		}
 	}

@@ -21,6 +21,8 @@ type membership struct {
 	joined   bool // Join was called
 	followed bool // a program of this host wants it: Follow
 
+	begun int64 // boot ns at which it was followed; 0 where Join came first
+
 	cancel context.CancelFunc // nil until it runs; set by the membership loop, guarded by Client.mu
 	ended  chan struct{}      // closed when it has wiped everything; nil until it runs
 
@@ -45,16 +47,6 @@ type sessionView struct {
 // newMembership makes one that a call of Join wants.
 func newMembership(id derive.EventID, role wire.Role) *membership {
 	return &membership{id: id, role: role, joined: true, views: make(map[int64]*sessionView), idle: StateWaiting}
-}
-
-// keyed tells whether there is a key. Client.mu is held.
-func (m *membership) keyed() bool {
-	for _, v := range m.views {
-		if v.keys > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // stop ends it and returns when its keys are wiped. Client.mu is not held. One
