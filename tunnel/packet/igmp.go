@@ -153,7 +153,7 @@ func (m *IGMPMessage) parseRecords(b []byte) (*IGMPMessage, error) {
 // It returns ErrIGMP for what ParseIGMP could not read back.
 func (m *IGMPMessage) Encode() ([]byte, error) {
 	b := []byte{byte(m.Type), 0, 0, 0}
-	ok := true
+	var ok bool
 	switch m.Type {
 	case IGMPv1Report, IGMPv2Report, IGMPv2Leave:
 		b, ok = appendAddress(b, m.Group)
