@@ -14,7 +14,7 @@ import (
 
 var (
 	coverageRow  = regexp.MustCompile(`^\| *((?:F\d+|DC)-\d+) *\|(.*)\|(.*)\|$`)
-	coverageTest = regexp.MustCompile("`([a-z0-9_/]+)\\.(Test[A-Za-z0-9_]+)(/[^`]+)?`")
+	coverageTest = regexp.MustCompile("`([a-z0-9_/-]+)\\.(Test[A-Za-z0-9_]+)(/[^`]+)?`")
 )
 
 // testFunctions returns the test functions of a folder.

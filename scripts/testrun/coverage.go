@@ -8,7 +8,7 @@ import (
 )
 
 // namedTest is how docs/coverage.md names a test: `folder.TestName/subtest`.
-var namedTest = regexp.MustCompile("`([a-z0-9_/]+)\\.(Test[A-Za-z0-9_]+(?:/[^`]+)?)`")
+var namedTest = regexp.MustCompile("`([a-z0-9_/-]+)\\.(Test[A-Za-z0-9_]+(?:/[^`]+)?)`")
 
 // rowID begins a row of the table.
 var rowID = regexp.MustCompile(`^\| *((?:F\d+|DC)-\d+) *\|`)
