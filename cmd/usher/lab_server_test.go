@@ -136,7 +136,7 @@ func (m *management) event(title, group, destination string, source netip.Addr, 
 // newMember makes a host with an agent that is logged in.
 func (m *management) newMember(l *lab.Lab, bin, name, cidr string) *station {
 	m.t.Helper()
-	s := newStation(m.t, l, bin, name, cidr, "")
+	s := newStation(m.t, l, bin, name, cidr, "follow_programs = true\n")
 	s.write("password", password+"\n")
 	s.start()
 	out := s.must("login", m.config.TicketURL(), "--ca-sha256", m.ca, "--name", name, "--password-file", "/etc/usher/password")

@@ -85,14 +85,15 @@ func (a *Agent) programsMoved() bool {
 	return !slices.Equal(a.hear(a.keys.Entries(), a.owner(), down), a.heeded)
 }
 
-// hear reads what programs have joined, less what the agent joined itself. Without
+// hear reads what programs have joined, less what the agent joined itself, where the
+// configuration has it follow them. Without
 // a ticket there is nothing that they could be allowed, and while usher is down
 // nothing that they could be given: the kernel is not asked.
 func (a *Agent) hear(entries []keyclient.Entry, owns func(netip.Addr) bool, down bool) []program {
 	if a.reports.Take(func(m []byte) { a.wishes.Report(m) }) {
 		a.wishes.ReportsLost()
 	}
-	if down || len(entries) == 0 {
+	if down || len(entries) == 0 || !a.current().FollowPrograms {
 		return nil
 	}
 	snapshot, settled, err := a.machine.Groups()

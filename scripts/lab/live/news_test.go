@@ -34,3 +34,31 @@ func TestEventsAreFresh(t *testing.T) {
 		t.Error("not shown any more while the server is away")
 	}
 }
+
+// TestOnlyWhatWasJoined: a ticket and a player are no wish to take part. What plays is
+// what was joined, unless the TOML says that programs are followed.
+func TestOnlyWhatWasJoined(t *testing.T) {
+	w := newWorld(t)
+	studio, viewer := w.station("studio", "10.77.0.2", everybody), w.station("viewer", "10.77.0.11", everybody)
+	w.add(event{title: "News", sender: studio, flows: []string{"udp/232.1.2.3/5004"}})
+	studio.join("News")
+	if viewer.events().event("News") == nil {
+		t.Fatal("the viewer's ticket has no such event")
+	}
+	player := viewer.plays(studio, "232.1.2.3:5004")
+	sends := studio.sends('n', 200, "232.1.2.3:5004")
+	eventually(t, "packets under the second key", func() error {
+		if now := studio.sas().spis("News"); len(now) < 2 {
+			return errors.New("one key so far")
+		}
+		return nil
+	})
+	if got := player.heard('n'); len(got) > 0 {
+		t.Errorf("%d datagrams reached a player whose host did not join", len(got))
+	}
+	if held := viewer.sas().spis("News"); len(held) > 0 {
+		t.Errorf("a host that did not join holds %v", held)
+	}
+	viewer.join("News")
+	player.awaitsMore(t, sends, 50)
+}

@@ -190,16 +190,6 @@ func (s *station) playsFrom(from netip.Addr, group string) *player {
 	return p
 }
 
-// leaves ends the player's membership, and leaves its socket open.
-func (p *player) leaves(t *testing.T, from *station, group string) {
-	t.Helper()
-	err := ipv4.NewPacketConn(p.conn).LeaveSourceSpecificGroup(nil,
-		&net.UDPAddr{IP: netip.MustParseAddr(group).AsSlice()}, &net.UDPAddr{IP: from.Addr().AsSlice()})
-	if err != nil {
-		t.Fatal(err)
-	}
-}
-
 func (p *player) hear() {
 	buf := make([]byte, 65536)
 	for {

@@ -16,15 +16,18 @@ const TUN = "usher0"
 // Config is the agent's TOML. Zero values of optional keys are replaced by
 // their defaults when it is read.
 type Config struct {
-	Server         string `toml:"server"`    // https URL of the ticket server
-	CASHA256       string `toml:"ca_sha256"` // SHA-256 of its CA certificate, 64 hex digits
-	Interface      string `toml:"interface"` // real interface; "" follows the routes
-	Port           uint16 `toml:"port"`      // UDP port of ESP; default 4500
-	MTU            int    `toml:"mtu"`       // of usher0, bytes; 0: the real interface's less the overhead
-	ShowKeys       bool   `toml:"show_keys"` // usher sa --show-keys may show keys to root
-	Guard          string `toml:"guard"`     // "group"
-	Device         string `toml:"device"`    // "wireguard"
-	Offload        string `toml:"offload"`   // "auto" or "off"
+	Server    string `toml:"server"`    // https URL of the ticket server
+	CASHA256  string `toml:"ca_sha256"` // SHA-256 of its CA certificate, 64 hex digits
+	Interface string `toml:"interface"` // real interface; "" follows the routes
+	Port      uint16 `toml:"port"`      // UDP port of ESP; default 4500
+	MTU       int    `toml:"mtu"`       // of usher0, bytes; 0: the real interface's less the overhead
+	ShowKeys  bool   `toml:"show_keys"` // usher sa --show-keys may show keys to root
+	// FollowPrograms keys what programs of this host join, as usher join does, for
+	// as long as they want it. Off by default: what is received is what was joined.
+	FollowPrograms bool   `toml:"follow_programs"`
+	Guard          string `toml:"guard"`   // "group"
+	Device         string `toml:"device"`  // "wireguard"
+	Offload        string `toml:"offload"` // "auto" or "off"
 	OuterFragments bool   `toml:"outer_fragments"`
 	Clock          string `toml:"clock"`    // "server"
 	Activate       string `toml:"activate"` // "received"
