@@ -47,6 +47,7 @@ var (
 	serversStop    = at(3, 1500*time.Millisecond)
 	serversStart   = serversStop + 1600*time.Millisecond
 	carolJoins     = at(4, 300*time.Millisecond)
+	carolListens   = carolJoins - 2*time.Second
 	bobSuspended   = at(4, 1500*time.Millisecond)
 	// A suspension reaches the key role within half a second; what bob holds
 	// a second after it is what he will ever hold.

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"usher/scripts/lab"
 )
 
 // perform plays the event: several things at once, each with its own instants.
@@ -33,9 +35,9 @@ func (s *show) perform(ctx context.Context) error {
 		}
 	}()
 	do("sender", s.send)
-	do("alice", func(ctx context.Context) error { return s.watch(ctx, "alice", playersStart) })
-	do("bob", func(ctx context.Context) error { return s.watch(ctx, "bob", playersStart) })
-	do("carol", func(ctx context.Context) error { return s.watch(ctx, "carol", carolJoins) })
+	do("alice", func(ctx context.Context) error { return s.watch(ctx, "alice", playersStart, 0) })
+	do("bob", func(ctx context.Context) error { return s.watch(ctx, "bob", playersStart, 0) })
+	do("carol", func(ctx context.Context) error { return s.watch(ctx, "carol", carolListens, carolJoins) })
 	do("bob's agent", s.killBobsAgent)
 	do("server", s.stopServers)
 	do("suspension", s.suspendBob)
@@ -92,9 +94,10 @@ func (r *record) mark(m map[string]time.Time, name string) {
 	m[name] = time.Now()
 }
 
-// watch joins, and starts a player just before playing can begin.
-func (s *show) watch(ctx context.Context, name string, playerAt time.Duration) error {
-	if playerAt < 0 {
+// watch joins, at once where joinAt is 0, and has a player listen before the first
+// packet can come.
+func (s *show) watch(ctx context.Context, name string, playerAt, joinAt time.Duration) error {
+	if joinAt == 0 {
 		// Joined well before: the agent draws its instant by itself.
 		if err := s.join(ctx, name); err != nil {
 			return err
@@ -110,7 +113,10 @@ func (s *show) watch(ctx context.Context, name string, playerAt time.Duration) e
 	if err != nil {
 		return err
 	}
-	if playerAt >= 0 {
+	if joinAt != 0 {
+		if err := s.until(ctx, joinAt); err != nil {
+			return err
+		}
 		if err := s.join(ctx, name); err != nil {
 			return err
 		}
@@ -127,14 +133,29 @@ func (s *show) startPlayer(ctx context.Context, name string) (*process, error) {
 	if err := os.MkdirAll(s.record.thumbnails[name], 0o755); err != nil {
 		return nil, err
 	}
-	s.record.mark(s.record.playerStarted, name)
 	url := fmt.Sprintf("udp://%s:%d?sources=%s&timeout=%d", group, port, senderAddress, playerPatience.Microseconds())
-	return s.spawn(ctx, name, name+"-ffmpeg.log", "ffmpeg", "-hide_banner", "-loglevel", "warning", "-nostdin",
+	player, err := s.spawn(ctx, name, name+"-ffmpeg.log", "ffmpeg", "-hide_banner", "-loglevel", "warning", "-nostdin",
 		"-copyts", "-i", url,
 		"-map", "0:v", "-fps_mode", "passthrough", "-enc_time_base", "-1", "-f", "framecrc", s.record.decoded[name],
 		"-map", "0:v", "-vf", fmt.Sprintf("select='not(mod(round(t*%d),%d))',scale=128:-2", framesASecond, framesASecond),
 		"-fps_mode", "passthrough", "-enc_time_base", fmt.Sprintf("1/%d", framesASecond), "-frame_pts", "1", "-q:v", "6",
 		filepath.Join(s.record.thumbnails[name], "%08d.jpg"))
+	if err != nil {
+		return nil, err
+	}
+	// A player that is not listening yet when the first packet comes has not been
+	// started before it.
+	s.record.mark(s.record.playerStarted, name)
+	return player, lab.Within(5*time.Second, "the player of "+name, func() error {
+		sockets, err := s.hosts[name].Run(ctx, "cat", "/proc/net/udp")
+		if err != nil {
+			return err
+		}
+		if n := strings.Count(sockets, fmt.Sprintf(":%04X ", port)); n <= len(s.record.ears[name].conns) {
+			return fmt.Errorf("%d sockets on port %d", n, port)
+		}
+		return nil
+	})
 }
 
 // killBobsAgent kills bob's agent and starts it again; nobody logs in or joins.
