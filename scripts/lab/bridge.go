@@ -17,7 +17,7 @@ const DefaultBridge = "br0"
 // the first query.
 const bridgeSettings = "stp_state 0 forward_delay 0 mcast_snooping 1 mcast_igmp_version 3 mcast_mld_version 2 " +
 	"mcast_query_response_interval 100 mcast_query_interval 500 mcast_startup_query_interval 100 " +
-	"mcast_membership_interval 1500 mcast_last_member_interval 50 mcast_querier 1"
+	"mcast_membership_interval 1500 mcast_last_member_interval 50"
 
 // AddBridge adds one more bridge to the switch, with IGMPv3 snooping and a
 // querier that asks every five seconds. For the first second of its life it
@@ -28,6 +28,9 @@ func (l *Lab) AddBridge(name string) error {
 	}
 	return l.swch.batch(
 		fmt.Sprintf("link add %s type bridge %s", name, bridgeSettings),
+		// On its own, once the response interval is set: the kernel floods for one
+		// such interval from here on, and by default it has ten seconds.
+		fmt.Sprintf("link set %s type bridge mcast_querier 1", name),
 		fmt.Sprintf("link set %s up", name),
 	)
 }

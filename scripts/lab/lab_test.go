@@ -102,7 +102,8 @@ func TestHostHasFoldersOfItsOwn(t *testing.T) {
 // switch knows group and source, and gives the stream to who asked only.
 func TestSnoopingKeepsGroupFromOthers(t *testing.T) {
 	l := lab.ForTest(t)
-	alice := l.TestHost(t, "alice", "10.77.0.11/24")
+	alice, bob := l.TestHost(t, "alice", "10.77.0.11/24"), l.TestHost(t, "bob", "10.77.0.12/24")
+	carol := l.TestHost(t, "carol", "10.77.0.13/24")
 	group := net.IPv4(232, 1, 2, 3)
 	var member *net.UDPConn
 	if err := alice.Do(func() error {
@@ -129,6 +130,40 @@ func TestSnoopingKeepsGroupFromOthers(t *testing.T) {
 	out, err := l.Switch().Run(t.Context(), "ip", "-d", "link", "show", "br0")
 	if err != nil || !strings.Contains(out, "mcast_igmp_version 3") || !strings.Contains(out, "mcast_querier 1") {
 		t.Errorf("bridge: %s, %v", out, err)
+	}
+	// A new bridge floods for a second; by the kernel's defaults it were ten.
+	if err := lab.Within(5*time.Second, "a switch that does not flood", func() error {
+		capture, err := l.Capture(t.Context(), bob, "eth0", filepath.Join(l.Dir(), "bob.pcap"), "udp port 5004")
+		if err != nil {
+			return err
+		}
+		if err := carol.Do(func() error {
+			conn, err := net.DialUDP("udp4", &net.UDPAddr{IP: carol.Addr().AsSlice()}, &net.UDPAddr{IP: group, Port: 5004})
+			if err != nil {
+				return err
+			}
+			defer conn.Close()
+			_, err = conn.Write([]byte("for alice"))
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if err := capture.Stop(); err != nil {
+			return err
+		}
+		if out, err := exec.Command("tcpdump", "-nr", capture.File()).Output(); err != nil || len(out) > 0 {
+			return errors.Join(fmt.Errorf("bob is given %q", out), err)
+		}
+		return nil
+	}); err != nil {
+		t.Error(err)
+	}
+	buf := make([]byte, 16)
+	if err := member.SetReadDeadline(time.Now().Add(patience)); err != nil {
+		t.Fatal(err)
+	}
+	if n, err := member.Read(buf); err != nil || string(buf[:n]) != "for alice" {
+		t.Errorf("alice got %q, %v", buf[:n], err)
 	}
 }
 
