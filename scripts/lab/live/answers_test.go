@@ -73,6 +73,13 @@ type eventAnswer struct {
 	Start  *time.Time `json:"start"`
 	Until  *time.Time `json:"until"`
 	Keys   int        `json:"keys"`
+
+	Senders    []string `json:"senders"`
+	KeyServers []string `json:"key_servers"`
+	Flows      []struct {
+		Destination string `json:"destination"`
+		Ports       string `json:"ports"`
+	} `json:"flows"`
 }
 
 type sasAnswer struct {

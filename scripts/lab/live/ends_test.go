@@ -153,14 +153,24 @@ func onlyReceives(t *testing.T, s *station, group string) {
 // forwarded is the line of the switch's table by which a host gets a group.
 func forwarded(t *testing.T, s *station, group string) string {
 	t.Helper()
+	for _, line := range groupLines(t, s, group) {
+		return line
+	}
+	return ""
+}
+
+// groupLines are all lines of the switch's table on a host and a group.
+func groupLines(t *testing.T, s *station, group string) []string {
+	t.Helper()
 	table, err := s.world.lab.Switch().Run(t.Context(), "bridge", "mdb", "show")
 	if err != nil {
 		t.Fatal(err)
 	}
+	var lines []string
 	for line := range strings.Lines(table) {
 		if strings.Contains(line, "port "+s.Port("eth0")+" ") && strings.Contains(line, "grp "+group+" ") {
-			return strings.TrimSpace(line)
+			lines = append(lines, strings.TrimSpace(line))
 		}
 	}
-	return ""
+	return lines
 }

@@ -147,8 +147,9 @@ type player struct {
 	conn *net.UDPConn
 
 	mu      sync.Mutex
-	got     map[byte][]uint32 // guarded by mu; numbers, in the order of arrival, by stream
-	foreign int               // guarded by mu; datagrams that nobody sent so
+	got     map[byte][]uint32         // guarded by mu; numbers, in the order of arrival, by stream
+	senders map[netip.AddrPort]uint32 // guarded by mu; how many came from whom, as the program sees it
+	foreign int                       // guarded by mu; datagrams that nobody sent so
 }
 
 // plays starts a player of one (source, group) on a port.
@@ -160,7 +161,7 @@ func (s *station) plays(from *station, group string) *player {
 func (s *station) playsFrom(from netip.Addr, group string) *player {
 	s.t.Helper()
 	to := netip.MustParseAddrPort(group)
-	p := &player{got: map[byte][]uint32{}}
+	p := &player{got: map[byte][]uint32{}, senders: map[netip.AddrPort]uint32{}}
 	if err := s.Do(func() error {
 		listen := net.ListenConfig{Control: func(_, _ string, raw syscall.RawConn) error {
 			var failed error
@@ -193,12 +194,13 @@ func (s *station) playsFrom(from netip.Addr, group string) *player {
 func (p *player) hear() {
 	buf := make([]byte, 65536)
 	for {
-		n, err := p.conn.Read(buf)
+		n, sender, err := p.conn.ReadFromUDPAddrPort(buf)
 		if err != nil {
 			return
 		}
 		stream, number, ok := parse(buf[:n])
 		p.mu.Lock()
+		p.senders[sender]++
 		if ok {
 			p.got[stream] = append(p.got[stream], number)
 		} else {

@@ -212,5 +212,11 @@ func (w *world) sniff(h *lab.Host, iface string, filter ...string) *lab.Capture 
 // sniffBridge captures all UDP on the wire.
 func (w *world) sniffBridge() *lab.Capture { return w.sniff(w.lab.Switch(), lab.DefaultBridge, "udp") }
 
+// sniffAll captures what passes the switch, between two hosts, too: tcpdump makes
+// the bridge take a copy of everything.
+func (w *world) sniffAll(filter string) *lab.Capture {
+	return w.sniff(w.lab.Switch(), lab.DefaultBridge, filter)
+}
+
 // spiText is an SPI as the commands print it.
 func spiText(payload []byte) string { return fmt.Sprintf("0x%x", payload[:4]) }
