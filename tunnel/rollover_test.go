@@ -25,6 +25,7 @@ import (
 var (
 	rolloverChanges = flag.Int("rollover.changes", 40, "key changes of TestRolloverUnderLoad")
 	rolloverJSON    = flag.String("rollover.json", "", "write what TestRolloverUnderLoad counted to `FILE`")
+	rolloverPaced   = flag.Bool("rollover.paced", false, "TestRolloverUnderLoad sends 42 datagrams of 1200 bytes a millisecond, which cross the link as batches: for a profile")
 	rolloverBench   = flag.String("rollover.bench", "", "usher-bench, built ("+`"": TestRolloverUnderLoad builds it`+")")
 )
 
@@ -113,6 +114,16 @@ func TestRolloverUnderLoad(t *testing.T) {
 	alice, bob := newAgent(t, l, "alice", aliceAddr), newAgent(t, l, "bob", bobAddr)
 	bob.join(t, l)
 
+	size, rate := "64-1372", rolloverRate
+	if *rolloverPaced {
+		size, rate = "1200", 42_000
+		for _, a := range []*agent{alice, bob} {
+			if _, err := a.Run(t.Context(), "ip", "link", "set", "eth0", "gso_max_segs", "65535"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+
 	k := &keys{t: t, from: alice, to: bob, begin: bootNS()}
 	k.advance()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Duration(*rolloverChanges)*rolloverEvery+30*time.Second)
@@ -127,8 +138,8 @@ func TestRolloverUnderLoad(t *testing.T) {
 		t.Fatal(err)
 	}
 	// A little longer than the changes take, so that all of them are within.
-	send := run(ctx, t, alice, program, "send", "--to", to.String(), "--rate", strconv.Itoa(rolloverRate), "--burst", strconv.Itoa(rolloverRate/1000),
-		"--size", "64-1372", "--json", "--for", (time.Duration(*rolloverChanges+2) * rolloverEvery).String())
+	send := run(ctx, t, alice, program, "send", "--to", to.String(), "--rate", strconv.Itoa(rate), "--burst", strconv.Itoa(rate/1000),
+		"--size", size, "--json", "--for", (time.Duration(*rolloverChanges+2) * rolloverEvery).String())
 	ticker := time.NewTicker(rolloverEvery / 2)
 	defer ticker.Stop()
 	for sending := true; sending; {
