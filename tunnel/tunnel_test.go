@@ -513,6 +513,7 @@ func TestECN(t *testing.T) {
 				setChecksums(p)
 				s.device.Send(p)
 				datagram := <-wire
+				synctest.Wait() // the sender's own copy has passed a host that did not join
 				r.conn.Join(group)
 				network.Inject(datagram, netip.AddrPortFrom(senderAddr, 4500), group, 0x28|byte(outer))
 				synctest.Wait()
