@@ -107,6 +107,9 @@ func start(t testing.TB, network *underlaytest.Network, address netip.Addr, hook
 	ctx, cancel := context.WithCancel(t.Context())
 	h.cancel = cancel
 	go func() { h.finished <- h.tunnel.Run(ctx) }()
+	// Both loops have had their first look at the database, and sleep: what the test
+	// puts into it is seen by the first packet, since they look at each wake-up.
+	synctest.Wait()
 	return h
 }
 
